@@ -1,0 +1,30 @@
+"""Section `alignment`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from conceptcaps.config.base import Resources, Section
+
+
+class ThresholdConfig(Section):
+    """Which scores are accepted."""
+
+    method: Literal["absolute", "null_quantile", "none"] = Field(
+        "null_quantile", description="absolute: score >= value; null_quantile: score beats mismatched pairs"
+    )
+    value: float = Field(0.25, description="Least cosine similarity, for 'absolute'", ge=-1, le=1)
+    quantile: float = Field(0.95, description="Quantile of mismatched scores to beat, for 'null_quantile'", gt=0, lt=1)
+    num_calibration: int = Field(64, description="Rows made first to draw mismatched pairs from", ge=4)
+
+
+class AlignmentConfig(Section):
+    """Audio against caption (CLAP: Wu et al. 2023)."""
+
+    engine: Literal["clap"] = Field("clap", description="The aligner")
+    model: str = Field("embedded", description="'embedded', a hub id or a local path of a transformers ClapModel")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub")
+    threshold: ThresholdConfig = Field(ThresholdConfig(), description="Acceptance")
+    resources: Resources = Field(Resources(), description="Scoring workers; each loads the model once")

@@ -1,0 +1,38 @@
+"""Section `captions`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from conceptcaps.config.base import Resources, Section, speed_key
+
+
+class VllmConfig(Section):
+    """The served model of engine `vllm`."""
+
+    model: str = Field("embedded", description="'embedded', a hub id or a local path of a causal LM")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub")
+    adapter: str | None = Field(
+        None, description="LoRA adapter (PEFT layout): path, hub id, or 'run' for the one stage `lora` fitted"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Weights and activations")
+    max_model_len: int = Field(1024, description="Most tokens of prompt and caption together", ge=64)
+    max_num_seqs: int = speed_key(64, "Most requests decoded at once", ge=1)
+    gpu_memory_utilization: float = speed_key(0.9, "Fraction of device memory (RAM on a CPU) vLLM takes", gt=0, le=1)
+    enforce_eager: bool = speed_key(False, "Skip compilation and CUDA graphs: slower steps, faster start")
+    tensor_parallel_size: int = speed_key(1, "GPUs that share one copy of the model", ge=1)
+    trust_remote_code: bool = Field(False, description="Let the hub's repository run its own code")
+
+
+class CaptionsConfig(Section):
+    """Tags to captions."""
+
+    engine: Literal["vllm", "grammar"] = Field("grammar", description="The captioner")
+    vllm: VllmConfig = Field(VllmConfig(), description="Settings of engine `vllm`")
+    prompt: str | None = Field(None, description="YAML file with `system` and `user` templates; null: the built-in one")
+    temperature: float = Field(0.7, description="Sampling temperature; 0 is greedy", ge=0)
+    top_p: float = Field(0.9, description="Nucleus sampling: smallest set of tokens with this mass", gt=0, le=1)
+    max_tokens: int = Field(160, description="Most tokens of a caption", ge=8)
+    resources: Resources = Field(Resources(), description="Caption workers; each loads the model once")

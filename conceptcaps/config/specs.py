@@ -1,0 +1,21 @@
+"""Section `specs`: sampling of new tag sets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from conceptcaps.config.base import Section
+
+
+class SpecsConfig(Section):
+    """How many tag sets to sample from the fitted model, and which are allowed."""
+
+    num_samples: int = Field(1000, description="Rows to make", ge=1)
+    method: Literal["bernoulli", "threshold"] = Field("bernoulli", description="Probabilities to tags")
+    threshold: float = Field(0.5, description="Probability from which a tag is set, for method 'threshold'", gt=0, lt=1)
+    temperature: float = Field(1.0, description="Logits are divided by this", gt=0)
+    seed_tags: tuple[str, ...] = Field((), description="Tags that every sampled set must hold")
+    min_categories: int = Field(3, description="Fewest categories with a tag", ge=1, le=4)
+    max_tags: int = Field(20, description="Most tags of a set", ge=1)

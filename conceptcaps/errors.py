@@ -1,0 +1,29 @@
+"""The one error that bad input raises, and what becomes of a row that cannot be finished."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from a user: says where it is, what is wrong and how to mend it.
+
+    The command line prints it in one piece and exits with code 2. Our own mistakes are assertions, never this.
+
+    Args:
+        where: the file, row, key or resource at fault, as the user knows it.
+        problem: what is wrong with it, in a clause.
+        mend: what to do about it, in a clause.
+    """
+
+    def __init__(self, where: str, problem: str, mend: str):
+        super().__init__(where, problem, mend)
+        self.where, self.problem, self.mend = where, problem, mend
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}. {self.mend}"
+
+
+def describe(error: BaseException, limit: int = 300) -> str:
+    """One line about an exception, short enough for a row's `reason` column."""
+    text = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

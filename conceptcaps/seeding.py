@@ -1,0 +1,33 @@
+"""Randomness is an argument: ids, seeds and generators, all derived by hashing and never from global state."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """A seed in [0, 2**63) for one purpose, independent of every other purpose's.
+
+    Args:
+        seed: the parent seed.
+        names: what the new seed is for, e.g. ("audio", take, attempt).
+    """
+    text = "\x1f".join([str(int(seed)), *map(str, names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """A NumPy generator (Philox, counter-based) for `derive(seed, *names)`."""
+    return np.random.Generator(np.random.Philox(derive(seed, *names)))
+
+
+def row_identity(run_seed: int, index: int) -> tuple[str, int]:
+    """The id and the seed that the row with this index carries from birth to shard.
+
+    Both depend only on (run_seed, index): a row is the same row whatever batch, worker or run length it meets.
+    Ids sort by index within a run; the suffix keeps rows of differently seeded runs apart when they are merged.
+    """
+    seed = derive(run_seed, "row", index)
+    return f"{index:09d}-{seed & 0xFFFFFFFF:08x}", seed
