@@ -1,0 +1,144 @@
+"""The cluster: connect, turn a section's resources into Ray's arguments, refuse a cluster that is too small."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+from ray.train import ScalingConfig
+
+from conceptcaps.config.base import Resources
+from conceptcaps.config.ray import RayConfig
+from conceptcaps.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+TASK_CPUS = 0.25
+"""Logical CPUs of a read or write task: they wait for storage far more than they compute."""
+RESERVED_CPUS = 1.0
+"""Left free of actor pools, for the tasks that read, split and write blocks."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one actor pool takes for as long as the plan runs."""
+
+    key: str
+    """The config key that asks for it, e.g. 'audio.resources'."""
+    resources: Resources
+    num_cpus: float | None = None
+    """Logical CPUs per worker where the pool takes other than `resources.num_cpus`."""
+    gpus_per_worker: float | None = None
+
+    @property
+    def cpus(self) -> float:
+        return self.resources.workers * (self.resources.num_cpus if self.num_cpus is None else self.num_cpus)
+
+    @property
+    def gpus(self) -> float:
+        each = self.resources.num_gpus if self.gpus_per_worker is None else self.gpus_per_worker
+        return self.resources.workers * each
+
+
+def connect(config: RayConfig, quiet: bool = False) -> None:
+    """Join the cluster that the config names, or start one in this process; no effect where one is joined already.
+
+    Inside `ray job submit` the job's own cluster is joined whatever the config says.
+
+    Raises:
+        InputError: the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or config.address
+        settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.WARNING}
+        if address:
+            settings["address"] = address
+        else:
+            settings |= {"include_dashboard": False, "num_cpus": config.num_cpus}
+            if config.object_store_mb:
+                settings["object_store_memory"] = config.object_store_mb * 2**20
+        try:
+            ray.init(**settings)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"key 'ray.address' ({address})", f"no cluster answers ({error})", "Start one, or set it to null"
+            ) from error
+    _quieten(quiet)
+
+
+def _quieten(quiet: bool) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = not quiet
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def pool_arguments(resources: Resources) -> dict[str, Any]:
+    """Arguments of `Dataset.map_batches` for a pool of actors that each hold one engine."""
+    arguments: dict[str, Any] = {
+        "batch_size": resources.batch_size,
+        "compute": ActorPoolStrategy(min_size=resources.workers, max_size=resources.max_workers or resources.workers),
+        "num_cpus": resources.num_cpus,
+    }
+    if resources.num_gpus:
+        arguments["num_gpus"] = resources.num_gpus
+    if resources.accelerator_type:
+        arguments["accelerator_type"] = resources.accelerator_type
+    return arguments
+
+
+def scaling(resources: Resources) -> ScalingConfig:
+    """Ray Train's view of the same resources; one worker trains in this process, without actors."""
+    if resources.workers == 1 and not resources.num_gpus:
+        return ScalingConfig(num_workers=0)
+    needs: dict[str, float] = {"CPU": resources.num_cpus}
+    if resources.num_gpus:
+        needs["GPU"] = resources.num_gpus
+    return ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.num_gpus > 0,
+        resources_per_worker=needs,
+        accelerator_type=resources.accelerator_type,
+    )
+
+
+def check_capacity(demands: Iterable[Demand]) -> None:
+    """Refuse a plan whose pools cannot all stand at once: Ray would wait for ever without a word.
+
+    Raises:
+        InputError: too few CPUs, too few GPUs or none, or no node with the accelerator asked for.
+    """
+    demands = list(demands)
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    needed_gpus = sum(d.gpus for d in demands)
+    if needed_gpus > gpus + 1e-6:
+        asking = ", ".join(f"{d.key} {d.gpus:g}" for d in demands if d.gpus)
+        raise InputError(
+            "the cluster",
+            f"has {gpus:g} GPUs and the pools need {needed_gpus:g} ({asking})",
+            "Add GPUs, lower workers or num_gpus, or choose an engine that needs none",
+        )
+    needed = sum(d.cpus for d in demands) + RESERVED_CPUS
+    if needed > cpus + 1e-6:
+        asking = ", ".join(f"{d.key} {d.cpus:g}" for d in demands)
+        raise InputError(
+            "the cluster",
+            f"has {cpus:g} CPUs and the pools need {needed:g} ({asking}, reading and writing {RESERVED_CPUS:g})",
+            "Lower workers or num_cpus of these keys (fractions are fine), or raise ray.num_cpus",
+        )
+    for demand in demands:
+        label = demand.resources.accelerator_type
+        if label and not have.get(f"accelerator_type:{label}"):
+            found = sorted(k.split(":", 1)[1] for k in have if k.startswith("accelerator_type:"))
+            raise InputError(
+                f"key '{demand.key}.accelerator_type'", f"no node has {label!r}", f"The cluster has {found or 'none'}"
+            )
