@@ -1,0 +1,211 @@
+"""The `conceptcaps` command: handlers, progress, exit codes. Every handler is a few lines over the package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from conceptcaps import __version__
+from conceptcaps.config import Config, load
+from conceptcaps.errors import InputError
+from conceptcaps.pipelines.stages import BY_NAME, default_stages, parse_stages, run_stages
+from conceptcaps.rundir import Manifest, RunDir
+
+app = typer.Typer(
+    help="Make concept-labelled music datasets: tags, captions and audio that agree, on one laptop or a Ray cluster.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+console = Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML run, e.g. configs/demo.yaml. Default: the embedded settings."),
+]
+RunDirectory = Annotated[
+    str | None, typer.Option("--run-dir", help="Where the run lives: a path, s3://, gs://. Running again continues it.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one key, e.g. --set specs.num_samples=100. Repeatable.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars: plain log lines.")]
+
+
+def main(program: typer.Typer = app) -> None:
+    """Entry point: 0 done, 1 the work is at fault, 2 the input is."""
+    try:
+        program(standalone_mode=False)
+    except InputError as error:
+        console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(2)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own errors: wrong options and commands
+            error.show()
+            sys.exit(2)
+        raise
+
+
+def set_up_logging(quiet: bool) -> None:
+    """Handlers are set here, once; modules only log."""
+    level = os.environ.get("CONCEPTCAPS_LOG", "INFO" if quiet else "WARNING")
+    logging.basicConfig(
+        level=level,
+        format="%(message)s",
+        datefmt="[%X]",
+        handlers=[RichHandler(console=console, show_path=False)],
+        force=True,
+    )
+    logging.getLogger("conceptcaps").setLevel(level)
+
+
+def resolve(config_file: Path | None, run_dir: str | None, overrides: list[str] | None) -> Config:
+    """The configuration of a command line."""
+    config = load(config_file, overrides or ())
+    return config.model_copy(update={"run_dir": run_dir}) if run_dir else config
+
+
+def execute(config: Config, stages: tuple[str, ...], quiet: bool = False) -> RunDir:
+    """Connect to the cluster and run stages: what every job and every stage command does."""
+    from conceptcaps.runtime import connect
+
+    set_up_logging(quiet)
+    connect(config.ray, quiet)
+    return run_stages(config, stages, report=lambda line: console.print(line, highlight=False, soft_wrap=True))
+
+
+@app.command()
+def run(
+    config_file: ConfigFile = None,
+    run_dir: RunDirectory = None,
+    overrides: Overrides = None,
+    stages: Annotated[str | None, typer.Option(help="Only these stages, comma-separated. Default: all.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the whole job, from annotations to a labelled dataset; again, to continue where it stopped.
+
+    `conceptcaps run -c configs/demo.yaml` needs nothing but a CPU.
+    """
+    config = resolve(config_file, run_dir, overrides)
+    chosen = parse_stages([s.strip() for s in stages.split(",")]) if stages else default_stages(config)
+    made = execute(config, chosen, quiet)
+    say_where(made)
+
+
+def say_where(made: RunDir) -> None:
+    """The last lines of a run: where its results are."""
+    for what, *place in (("dataset", "dataset"), ("report", "report", "index.html")):
+        if made.exists(*place):
+            typer.echo(f"{what}: {made.uri(*place)}")
+    typer.echo(f"run: {made}")
+
+
+def _stage_command(name: str) -> None:
+    """Give a stage a command of its own."""
+
+    def command(
+        config_file: ConfigFile = None, run_dir: RunDirectory = None, overrides: Overrides = None, quiet: Quiet = False
+    ) -> None:
+        say_where(execute(resolve(config_file, run_dir, overrides), (name,), quiet))
+
+    app.command(name, help=f"{BY_NAME[name].help}. A stage of `run`, alone.", rich_help_panel="Stages")(command)
+
+
+for _name in BY_NAME:
+    _stage_command(_name)
+
+
+def job(*stages: str) -> None:
+    """A job script: `python jobs/<stage>.py -c CONFIG [--run-dir DIR] [--set key=value]`; no stages means all."""
+
+    def command(
+        config_file: ConfigFile = None, run_dir: RunDirectory = None, overrides: Overrides = None, quiet: Quiet = True
+    ) -> None:
+        config = resolve(config_file, run_dir, overrides)
+        say_where(execute(config, stages or default_stages(config), quiet))
+
+    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    script.command()(command)
+    main(script)
+
+
+@app.command()
+def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -> None:
+    """What a run has done and what is left; works from another shell while it runs."""
+    from conceptcaps import shards
+
+    made = open_existing(run_dir)
+    manifest = Manifest(made)
+    table = Table("stage", "state", "seconds", "facts")
+    for name in BY_NAME:
+        record = manifest.stage(name)
+        facts = record.get("error") or ", ".join(f"{k} {v}" for k, v in _plain(record.get("counts", {})).items())
+        table.add_row(name, record.get("state", "-"), str(record.get("seconds", "")), facts)
+    Console().print(table)
+    counts, wanted = shards.count(made), shards.count_specs(made)
+    typer.echo(f"rows: {counts.to_dict() | {'left': wanted - counts.rows}}")
+    seconds = manifest.stage("generate").get("seconds")
+    if seconds:
+        typer.echo(f"throughput: {counts.rows / seconds:.2f} rows/s")
+
+
+def _plain(counts: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in counts.items() if isinstance(value, int | float | str)}
+
+
+@app.command()
+def verify(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -> None:
+    """Read every shard back: schema, unique ids, decodable audio, counts. Exit code 1 and the offender where not."""
+    from conceptcaps.dataset.verify import verify as find_problems
+
+    made = open_existing(run_dir)
+    problems = 0
+    for problem in find_problems(made):
+        problems += 1
+        typer.echo(f"bad: {problem}")
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{made}: all is well")
+
+
+def open_existing(run_dir: str) -> RunDir:
+    """A run directory that holds a run.
+
+    Raises:
+        InputError: there is none at that place.
+    """
+    made = RunDir(run_dir)
+    if not made.exists("manifest.json"):
+        raise InputError(run_dir, "holds no run (no manifest.json)", "Give the --run-dir of a run that was started")
+    return made
+
+
+@config_app.command("show")
+def config_show(config_file: ConfigFile = None, overrides: Overrides = None) -> None:
+    """The resolved configuration: every key with the value a run would use."""
+    typer.echo(yaml.safe_dump(load(config_file, overrides or ()).model_dump(mode="json"), sort_keys=False), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """The version of this package."""
+    typer.echo(__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""specs -> captions -> audio -> alignment -> shards: one streaming Ray Data plan, resumed row by row.
+
+All pools run at the same time on their own resources, and blocks flow between them under Ray's back-pressure, so
+memory stays bounded however many rows there are. A block that was written is never made again: Ray Data's checkpoint
+holds the ids of its rows, and the next start reads only the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from ray.data import CheckpointConfig, DataContext, Dataset
+
+from conceptcaps import schema, shards
+from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
+from conceptcaps.config import Config
+from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
+from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
+from conceptcaps.rundir import RunDir, code_version
+from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_arguments
+
+logger = logging.getLogger(__name__)
+
+ENGINES = Engines()
+CALIBRATION = ("alignment", "calibration.json")
+
+
+def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dict[str, Any]:
+    """Make every spec of the run into a shard row; returns counts and rates for the manifest."""
+    started = time.monotonic()
+    check_capacity(demands(config))
+    threshold = find_threshold(config, run, engines)
+    for attempt in range(config.audio.rounds):
+        if attempt and not _write_rejected(run, attempt):
+            break
+        _make(config, run, engines, attempt, threshold)
+    counts = shards.count(run).to_dict()
+    return {"counts": counts, "threshold": threshold.value, "seconds": round(time.monotonic() - started, 1)}
+
+
+def demands(config: Config) -> list[Demand]:
+    """What the pools of this plan take together."""
+    captions = (
+        caption_demand(config)
+        if config.captions.engine == "vllm"
+        else [Demand("captions.resources", config.captions.resources)]
+    )
+    return [
+        *captions,
+        Demand("audio.resources", config.audio.resources),
+        Demand("alignment.resources", config.alignment.resources),
+    ]
+
+
+def _make(config: Config, run: RunDir, engines: Engines, attempt: int, threshold: Threshold) -> None:
+    """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not written yet."""
+    name = shards.attempt_folder(attempt)
+    source = run.path("specs") if attempt == 0 else run.path("retries", name)
+    with _checkpointed(run, name):
+        rows = _read(source, config, run, attempt)
+        captioned = caption(rows, config, engines) if attempt == 0 else rows
+        scored = align(synthesise(captioned, config, engines), config, engines, threshold)
+        scored.write_parquet(
+            run.path(shards.FOLDER, name),
+            filesystem=run.fs,
+            ray_remote_args={"num_cpus": TASK_CPUS},
+            schema=schema.SHARD.with_metadata({b"conceptcaps": code_version().encode()}),
+        )
+
+
+def _read(source: str, config: Config, run: RunDir, attempt: int) -> Dataset:
+    """The rows to make, in blocks of the size that a kill may cost."""
+    rows = ray.data.read_parquet(source, filesystem=run.fs, ray_remote_args={"num_cpus": TASK_CPUS})
+    rows = rows.repartition(target_num_rows_per_block=config.ray.rows_per_block)
+    return rows.map_batches(
+        _begin, fn_kwargs={"attempt": attempt}, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+    )
+
+
+def _begin(table: pa.Table, attempt: int) -> pa.Table:
+    """A spec as the first step expects it: not ended, on its way through this attempt."""
+    columns: dict[str, Any] = {name: table[name] for name in schema.SPECS.names}
+    empty = pa.nulls(len(table), pa.string())
+    columns["attempt"] = pa.array([attempt] * len(table), pa.int32())
+    columns["caption"] = table["caption"] if "caption" in table.column_names else empty
+    columns["status"] = columns["reason"] = empty
+    return pa.table(columns, schema=CAPTIONED)
+
+
+def caption(rows: Dataset, config: Config, engines: Engines) -> Dataset:
+    """Adds `caption`, by the served LLM or by an engine inside the workers."""
+    if config.captions.engine == "vllm":
+        return build_caption_processor(config)(rows)
+    return rows.map_batches(
+        Caption,
+        fn_constructor_args=(config.captions, engines),
+        batch_format="pyarrow",
+        **pool_arguments(config.captions.resources),
+    )
+
+
+def synthesise(rows: Dataset, config: Config, engines: Engines) -> Dataset:
+    """Adds `takes`, `sampling_rate` and `duration`."""
+    return rows.map_batches(
+        Synthesise,
+        fn_constructor_args=(config.audio, engines),
+        batch_format="pyarrow",
+        **pool_arguments(config.audio.resources),
+    )
+
+
+def align(rows: Dataset, config: Config, engines: Engines, threshold: Threshold) -> Dataset:
+    """Scores the takes and ends every row: the columns of a shard."""
+    return rows.map_batches(
+        Align,
+        fn_constructor_args=(config.alignment, engines, config.audio, threshold),
+        batch_format="pyarrow",
+        **pool_arguments(config.alignment.resources),
+    )
+
+
+def find_threshold(config: Config, run: RunDir, engines: Engines) -> Threshold:
+    """The score from which a clip is accepted: as configured, or calibrated once and kept in the run."""
+    settings = config.alignment.threshold
+    if settings.method != "null_quantile":
+        return Threshold(settings.method, settings.value if settings.method == "absolute" else -1.0)
+    if not run.exists(*CALIBRATION):
+        run.write_json(_calibrate(config, run, engines), *CALIBRATION)
+    return Threshold("null_quantile", run.read_json(*CALIBRATION)["threshold"])
+
+
+def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
+    """Scores of mismatched pairs among the run's first rows, made by the run's own engines."""
+    settings = config.alignment.threshold
+    logger.info("calibrating the threshold on %d rows", settings.num_calibration)
+    rows = _read(run.path("specs"), config, run, attempt=0).limit(settings.num_calibration)
+    made = synthesise(caption(rows, config), config).map_batches(
+        Embed,
+        fn_constructor_args=(config.alignment,),
+        batch_format="pyarrow",
+        **pool_arguments(config.alignment.resources),
+    )
+    found = sorted(made.take_all(), key=lambda row: row["id"])
+    audio = np.array([row["audio_embedding"] for row in found], dtype=np.float32)
+    text = np.array([row["text_embedding"] for row in found], dtype=np.float32)
+    null = null_scores(audio, text, [row["caption"] for row in found])
+    return {
+        "method": "null_quantile",
+        "quantile": settings.quantile,
+        "threshold": calibrate(null, settings.quantile),
+        "num_rows": len(found),
+        "null_scores": null.tolist(),
+        "matched_scores": (audio * text).sum(1).tolist(),
+    }
+
+
+def _write_rejected(run: RunDir, attempt: int) -> int:
+    """Write the rows that the last attempt rejected as the input of the next; returns how many there are."""
+    name = shards.attempt_folder(attempt)
+    if run.exists("retries", name, "rows.parquet"):
+        return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
+    columns = [*schema.SPECS.names, "caption", "status"]
+    tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, columns)]
+    rejected = pa.concat_tables(tables).drop_columns("status").sort_by("id")
+    if len(rejected):
+        sink = pa.BufferOutputStream()
+        pq.write_table(rejected, sink)
+        run.write_bytes(sink.getvalue().to_pybytes(), "retries", name, "rows.parquet")
+    return len(rejected)
+
+
+@contextmanager
+def _checkpointed(run: RunDir, name: str) -> Iterator[None]:
+    """Ray Data's row checkpoint for the plans built and executed inside."""
+    context = DataContext.get_current()
+    before = context.checkpoint_config
+    folder = run.path("checkpoints", name)
+    run.fs.create_dir(folder, recursive=True)
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id", checkpoint_path=folder, override_filesystem=run.fs, delete_checkpoint_on_success=False
+    )
+    try:
+        yield
+    finally:
+        context.checkpoint_config = before

@@ -1,0 +1,158 @@
+"""The steps of the streaming plan: callables on Arrow tables, each holding one engine, in actor pools of their own.
+
+Rows ride through every step to the end; a step passes on untouched what an earlier one has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from conceptcaps import schema, seeding, signal
+from conceptcaps.alignment import make_aligner
+from conceptcaps.alignment.threshold import Threshold
+from conceptcaps.audio import make_synthesiser
+from conceptcaps.captions import make_captioner
+from conceptcaps.config.alignment import AlignmentConfig
+from conceptcaps.config.audio import AudioConfig
+from conceptcaps.config.captions import CaptionsConfig
+from conceptcaps.engines import Aligner, Captioner, Synthesiser
+from conceptcaps.pipelines.isolation import Row, answers, fail, pending, to_batch
+
+CAPTIONED = pa.schema(
+    [
+        *schema.SPECS,
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("caption", pa.string()),
+        pa.field("status", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+SYNTHESISED = pa.schema(
+    [
+        *CAPTIONED,
+        pa.field("takes", pa.list_(pa.binary())),  # encoded audio, one file per take
+        pa.field("sampling_rate", pa.int32()),
+        pa.field("duration", pa.float64()),
+    ]
+)
+EMBEDDED = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("audio_embedding", pa.list_(pa.float32())),
+        pa.field("text_embedding", pa.list_(pa.float32())),
+    ]
+)
+
+
+def table_of(rows: list[Row], wanted: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly these columns; missing values are null."""
+    return pa.Table.from_pylist(rows, schema=wanted)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """How a worker makes its engine; benchmarks and fault tests give others."""
+
+    captioner: Callable[[CaptionsConfig], Captioner] = make_captioner
+    synthesiser: Callable[[AudioConfig], Synthesiser] = make_synthesiser
+    aligner: Callable[[AlignmentConfig], Aligner] = make_aligner
+
+
+class Caption:
+    """Tags to a caption, by an engine that runs in this worker."""
+
+    def __init__(self, config: CaptionsConfig, engines: Engines):
+        self.engine = engines.captioner(config)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        for row, caption in answers(lambda some: self.engine(to_batch(some)), pending(rows), "captions"):
+            row["caption"] = caption
+        return table_of(rows, CAPTIONED)
+
+
+class Synthesise:
+    """A caption to `candidates` takes of audio, each from its own seed and encoded here, once."""
+
+    def __init__(self, config: AudioConfig, engines: Engines):
+        self.config = config
+        self.engine = engines.synthesiser(config)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        alive = pending(rows)
+        for row in alive:
+            row["takes"] = []
+        for take in range(self.config.candidates):
+            for row, waveform in answers(lambda some, k=take: self._render(some, k), pending(alive), "audio"):
+                self._encode(row, waveform)
+        return table_of([self._without_takes_if_ended(row) for row in rows], SYNTHESISED)
+
+    def _render(self, rows: list[Row], take: int) -> list[np.ndarray]:
+        seeds = [seeding.derive(row["seed"], "audio", row["attempt"], take) for row in rows]
+        batch = to_batch(rows)
+        return self.engine(batch | {"seed": seeds})
+
+    def _encode(self, row: Row, waveform: np.ndarray) -> None:
+        rate = self.engine.sampling_rate
+        try:
+            row["takes"].append(signal.encode(waveform, rate, self.config.format))
+        except ValueError as error:
+            fail(row, "audio", error)
+        row["sampling_rate"], row["duration"] = rate, waveform.shape[-1] / rate
+
+    @staticmethod
+    def _without_takes_if_ended(row: Row) -> Row:
+        return row if row.get("status") is None else row | {"takes": None, "sampling_rate": None, "duration": None}
+
+
+class Embed:
+    """Captions and takes into the aligner's space; the first half of `Align`, and all that calibration needs."""
+
+    def __init__(self, config: AlignmentConfig, engines: Engines):
+        self.engine = engines.aligner(config)
+
+    def embed(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each row the (takes, dim) audio embeddings and the (dim,) text embedding."""
+        waveforms, rates = zip(*(signal.decode(take) for row in rows for take in row["takes"]), strict=True)
+        audio = self.engine.embed_audio(waveforms, rates[0])
+        text = self.engine.embed_text([row["caption"] for row in rows])
+        counts = np.cumsum([len(row["takes"]) for row in rows])[:-1]
+        return list(zip(np.split(audio, counts), text, strict=True))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = pending(table.to_pylist())
+        for row, (audio, text) in answers(self.embed, rows, "alignment"):
+            row["audio_embedding"], row["text_embedding"] = audio[0].tolist(), text.tolist()
+        return table_of(pending(rows), EMBEDDED)
+
+
+class Align(Embed):
+    """Score the takes, keep the best, accept or reject it: the row as the shard holds it."""
+
+    def __init__(self, config: AlignmentConfig, engines: Engines, audio: AudioConfig, threshold: Threshold):
+        super().__init__(config, engines)
+        self.audio, self.threshold = audio, threshold
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        for row, (takes, text) in answers(self.embed, pending(rows), "alignment"):
+            self._decide(row, takes @ text)
+        return table_of(rows, schema.SHARD)
+
+    def _decide(self, row: Row, scores: np.ndarray) -> None:
+        if not np.isfinite(scores).all():
+            fail(row, "alignment", ValueError("the score is not finite"))
+            return
+        best = int(scores.argmax())
+        row["take"], row["clap_score"] = best, float(scores[best])
+        code = self.threshold.decide(float(scores[best]))
+        row["status"] = schema.REJECTED if code else schema.ACCEPTED
+        row["reason"] = schema.reason("alignment", code) if code else None
+        if not code or self.audio.keep_rejected_audio:
+            row["audio"] = {"bytes": row["takes"][best], "path": f"{row['id']}.{self.audio.format}"}

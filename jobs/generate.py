@@ -1,0 +1,6 @@
+"""Captions, audio and alignment scores, streamed into shards. Run with `python jobs/generate.py -c CONFIG`, or by `ray job submit`."""
+
+from conceptcaps.cli import job
+
+if __name__ == "__main__":
+    job("generate")
