@@ -28,10 +28,11 @@ def _words(text: str) -> frozenset[str]:
 
 _COUNTABLE = _words(
     """accompaniment arpeggio banjo bassline beat bongo cello chant choir chord clarinet crowd cymbal drone drum
-    ensemble feel fiddle flute groove guitar guitarist harmonica harmony harp harpsichord kick keyboard lead line loop lute
-    mandolin melody mood oboe orchestra organ pad pattern piano pulse quartet rapper rhythm riff sample saxophone
+    ensemble feel fiddle flute groove guitar guitarist harmonica harmony harp harpsichord kick keyboard lead line loop
+    lute mandolin melody mood oboe orchestra organ pad pattern piano pulse quartet rapper rhythm riff sample saxophone
     section singer sitar snare solo song soprano soundtrack string synth synthesizer tambourine tempo tenor track
-    trombone trumpet tuba ukulele vibe vibraphone violin vocal vocalist voice e-guitar atmosphere"""
+    trombone trumpet tuba ukulele vibe vibraphone violin vocal vocalist voice
+    e-guitar atmosphere"""
 )
 _NEVER_COUNTABLE = frozenset({"percussion", "bass", "e-bass"})
 _PULSE_ADJECTIVES = _words(
