@@ -1,0 +1,117 @@
+"""Taxonomy artefacts to a fitted model to specs, through the run directory."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conceptcaps import schema
+from conceptcaps.config import Config
+from conceptcaps.contradictions import Contradictions
+from conceptcaps.errors import InputError
+from conceptcaps.pipelines import specs
+from conceptcaps.rundir import RunDir
+from conceptcaps.seeding import row_identity
+from conceptcaps.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary.from_mapping(
+    {
+        "genre": ["rock", "jazz", "pop"],
+        "mood": ["happy", "sad"],
+        "instrument": ["piano", "violin", "drums"],
+        "tempo": ["slow tempo", "fast tempo"],
+    }
+)
+
+
+def write_taxonomy(run: RunDir, num_rows: int = 200) -> None:
+    rng = np.random.default_rng(0)
+    rows = [[str(rng.choice(tags)) for tags in VOCABULARY.tags_by_category.values()] for _ in range(num_rows)]
+    columns = [VOCABULARY.columns(tags) for tags in rows]
+    table = pa.Table.from_pylist([{"caption": "music", **c} for c in columns])
+    run.write_bytes(VOCABULARY.to_json().encode(), "taxonomy", "concepts_to_tags.json")
+    run.write_bytes(Contradictions.for_vocabulary(VOCABULARY).to_json().encode(), "taxonomy", "contradictions.json")
+    specs.write_table(table, run, "taxonomy", "rows", "part-0.parquet")
+
+
+def config(**sections) -> Config:
+    vae = {"epochs": 5, "hidden_dim": 16, "latent_dim": 2, **sections.pop("vae", {})}
+    return Config.model_validate({"vae": vae, "specs": {"num_samples": 500, **sections.pop("specs", {})}, **sections})
+
+
+def read_specs(run: RunDir) -> pa.Table:
+    return pa.concat_tables(pq.read_table(run.fs.open_input_file(f)) for f in run.files("specs", suffix=".parquet"))
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    write_taxonomy(run)
+    specs.run_vae(config(), run)
+    return run
+
+
+def test_specs_follow_schema_and_rules(run):
+    facts = specs.run_specs(config(), run)
+    table = read_specs(run)
+    assert table.schema.equals(schema.SPECS)
+    assert facts["rows"] == table.num_rows == 500
+    matrix = VOCABULARY.encode(table["aspect_list"].to_pylist())
+    assert VOCABULARY.num_categories(matrix).min() >= 3
+    assert not Contradictions.for_vocabulary(VOCABULARY).violations(matrix).any()
+    first = table.slice(0, 1).to_pylist()[0]
+    assert (first["id"], first["seed"]) == row_identity(0, 0)
+    assert {k: first[k] for k in schema.ASPECT_COLUMNS} == VOCABULARY.columns(first["aspect_list"])
+
+
+def test_more_samples_extend_the_same_rows(run):
+    specs.run_specs(config(), run)
+    few = read_specs(run)
+    specs.run_specs(config(specs={"num_samples": 5000}), run)
+    assert read_specs(run).slice(0, 500).equals(few)
+
+
+def test_seed_changes_rows(run):
+    specs.run_specs(config(), run)
+    before = read_specs(run)["aspect_list"].to_pylist()
+    specs.run_specs(config(seed=1), run)
+    assert read_specs(run)["aspect_list"].to_pylist() != before
+
+
+def test_model_and_metrics_are_written(run):
+    metrics = run.read_json("vae", "metrics.json")
+    assert metrics["members"][0]["validation_nats_per_row"] > 0
+    assert len(run.read_json("vae", "history.json")) == 5
+    assert not run.exists("vae", "checkpoint.pt")
+
+
+def test_sweep_is_written(tmp_path):
+    run = RunDir(tmp_path / "run")
+    write_taxonomy(run)
+    specs.run_vae(config(vae={"betas": [0.5, 2]}), run)
+    assert [m["beta"] for m in run.read_json("vae", "metrics.json")["members"]] == [1.0, 0.5, 2.0]
+    assert len(run.files("vae", "sweep")) == 2
+
+
+def test_without_rows(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.write_bytes(VOCABULARY.to_json().encode(), "taxonomy", "concepts_to_tags.json")
+    with pytest.raises(InputError, match="no rows"):
+        specs.run_vae(config(), run)
+
+
+def test_without_taxonomy(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        specs.run_vae(config(), RunDir(tmp_path / "run"))
+
+
+def test_damaged_model_is_named(run):
+    run.write_bytes(b"no model", "vae", "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        specs.run_specs(config(), run)
+
+
+def test_encode_lists_ignores_unknown_and_null():
+    lists = pa.array([["rock", "unknown"], None, ["piano", "sad"]], pa.list_(pa.string()))
+    expected = VOCABULARY.encode([["rock"], [], ["piano", "sad"]])
+    np.testing.assert_array_equal(specs.encode_lists(lists, VOCABULARY), expected)
