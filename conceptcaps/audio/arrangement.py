@@ -14,6 +14,7 @@ from conceptcaps.audio.patterns import PATTERNS, Pattern
 from conceptcaps.seeding import generator
 
 Mode = Literal["major", "minor"]
+Feel = Literal["straight", "swing", "half_time", "waltz", "free"]
 Voice = Literal["male", "female", "duet"]
 _Choice = TypeVar("_Choice")
 _MOST_INSTRUMENTS = 3
@@ -42,6 +43,13 @@ class Arrangement:
         space: reverberation in [0, 1].
         syncopated: chords and bass off the beat.
         tense: tones outside the scale.
+        bass_style: bass, synth_bass, deep_bass, or walking (four notes a bar).
+        choir: several singers instead of one.
+        feel: straight, swing (late off-beats), half_time (one snare a bar), waltz (three beats), free (unsteady).
+        arpeggio: chords are played note by note, in eighths.
+        march: a snare roll on every beat.
+        hypnotic: the melody repeats without variation.
+        playful: short, detached melody notes.
     """
 
     bpm: float = 100.0
@@ -62,6 +70,13 @@ class Arrangement:
     space: float = 0.15
     syncopated: bool = False
     tense: bool = False
+    bass_style: str = "bass"
+    choir: bool = False
+    feel: Feel = "straight"
+    arpeggio: bool = False
+    march: bool = False
+    hypnotic: bool = False
+    playful: bool = False
 
     def __post_init__(self) -> None:
         assert self.pattern in PATTERNS, self.pattern
@@ -98,6 +113,13 @@ def arrange(tags: Iterable[str], seed: int) -> Arrangement:
         space=_level(cues.space, (pattern.space, pattern.space), seed, "space"),
         syncopated="syncopated" in cues.flags,
         tense="tense" in cues.flags,
+        bass_style=_pick(cues.bass_style, seed, "bass style") or _usual_bass(pattern_name),
+        choir="choir" in cues.flags,
+        feel=_feel(cues, pattern, seed),
+        arpeggio="arpeggio" in cues.flags,
+        march="march" in cues.flags,
+        hypnotic="hypnotic" in cues.flags,
+        playful="playful" in cues.flags,
     )
 
 
@@ -134,6 +156,26 @@ def _part(name: str, cues: Cues, probability: float, seed: int) -> bool:
     if name in cues.off:
         return False
     return name in cues.on or _uniform(seed, name) < probability
+
+
+def _usual_bass(pattern: str) -> str:
+    if pattern in ("swing", "blues"):
+        return "walking"
+    return "synth_bass" if PATTERNS[pattern].kit == "electronic" else "bass"
+
+
+def _feel(cues: Cues, pattern: Pattern, seed: int) -> Feel:
+    match _pick(cues.feel, seed, "feel"):
+        case "swing":
+            return "swing"
+        case "half_time":
+            return "half_time"
+        case "waltz":
+            return "waltz"
+        case "free":
+            return "free"
+        case _:
+            return "swing" if pattern.swing else "straight"
 
 
 def _voice(cues: Cues, pattern: Pattern, seed: int) -> Voice | None:

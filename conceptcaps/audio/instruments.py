@@ -251,6 +251,12 @@ TIMBRES: dict[str, Timbre] = {
         low=72,
         high=93,
     ),
+    "marimba": Timbre(
+        _drawbars((1, 1.0), (4, 0.5), (9, 0.2)), _drawbars((1, 1.0), (4, 0.05)), decay=0.22, fade=0.04, low=60, high=84
+    ),
+    "plucked_synth": Timbre(
+        _power(0.6, even=0.3), _power(2.2, even=0.3), decay=0.28, fade=0.05, players=2, detune=10, low=64, high=86
+    ),
     "harp": Timbre(_plucked(1.3, 0.45), _plucked(2.4, 0.45), decay=0.8, fade=0.2, low=60, high=86),
     "banjo": Timbre(
         _plucked(0.35, 0.09), _plucked(1.0, 0.09), decay=0.2, fade=0.06, noise=0.2, noise_decay=0.006, low=62, high=81
@@ -258,10 +264,13 @@ TIMBRES: dict[str, Timbre] = {
     "sitar": Timbre(
         _power(0.35, most=40), _power(0.8, even=1.3, most=40), decay=0.9, fade=0.6, vibrato=0.03, low=57, high=76
     ),
+    "deep_bass": Timbre(
+        _drawbars((1, 1.0), (2, 0.2)), _drawbars((1, 1.0), (2, 0.1)), attack=0.01, release=0.05, low=24, high=36
+    ),
     "bass": Timbre(_plucked(1.0, 0.22), _plucked(1.9, 0.22), decay=0.9, fade=0.12, release=0.04, low=28, high=40),
     "synth_bass": Timbre(_power(0.9, most=14), _power(1.4, most=8), fade=0.1, release=0.03, drive=1.2, low=28, high=40),
 }
-"""Instruments by name. The two basses play the bass line, the rest melody and chords."""
+"""Instruments by name. The basses play the bass line, the rest melody and chords."""
 
 _VOWELS = {
     "a": ((730, 1090, 2440), (850, 1220, 2810)),

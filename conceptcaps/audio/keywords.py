@@ -24,11 +24,13 @@ class Cues:
     leanings: list[str] = field(default_factory=list)  # patterns that fit, where none is named
     instruments: list[str] = field(default_factory=list)
     hits: list[str] = field(default_factory=list)
+    bass_style: list[str] = field(default_factory=list)
+    feel: list[str] = field(default_factory=list)
     kit: list[str] = field(default_factory=list)
     brightness: list[float] = field(default_factory=list)
     energy: list[float] = field(default_factory=list)
     space: list[float] = field(default_factory=list)
-    flags: set[str] = field(default_factory=set)  # syncopated, tense, spoken, expressive
+    flags: set[str] = field(default_factory=set)  # words of `words.WORDS["flags"]`
 
 
 def read(tags: Iterable[str]) -> Cues:

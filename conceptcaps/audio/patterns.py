@@ -17,7 +17,7 @@ class Pattern:
         chords, bass: steps on which chords and the bass line sound.
         chord_gate: fraction of the time to the next chord for which a chord is held.
         broken: chords are played note by note.
-        swing: how late an off-beat eighth comes, in sixteenths; 2/3 is a triplet feel.
+        swing: whether off-beat eighths come late where tags do not say.
         kit: acoustic or electronic drums where tags do not say.
         percussion, bass_line, voice: how likely these are where tags do not say.
         bpm: range in beats per minute where tags do not say.
@@ -31,7 +31,7 @@ class Pattern:
     bass: str
     chord_gate: float = 0.9
     broken: bool = False
-    swing: float = 0.0
+    swing: bool = False
     kit: str = "acoustic"
     percussion: float = 0.95
     bass_line: float = 0.8
@@ -131,7 +131,7 @@ PATTERNS: dict[str, Pattern] = {
         chords="7.....6.....6...",
         bass="8...8...8...8...",
         chord_gate=0.4,
-        swing=0.67,
+        swing=True,
         bpm=(110, 150),
         instruments=("piano", "saxophone", "trumpet", "electric_guitar"),
         accompaniment="piano",
@@ -142,7 +142,7 @@ PATTERNS: dict[str, Pattern] = {
         chords="8.5.8.5.8.5.8.5.",
         bass="9.6.9.6.9.6.9.6.",
         chord_gate=0.7,
-        swing=0.67,
+        swing=True,
         bpm=(75, 110),
         instruments=("electric_guitar", "harmonica", "piano"),
         accompaniment="electric_guitar",

@@ -36,6 +36,9 @@ _RHYTHMS = (
     "8.6.7...9...7.6.",
     "9.....7.8...7...",
 )
+_WALTZ = {"kick": "9...........", "snare": "....6...6...", "hat": "5...5...5..."}
+_HALF_TIME = {"snare": "........9.......", "clap": "........8.......", "rim": "........8......."}
+_SWING = 2 / 3  # of a sixteenth: a triplet
 _EXTRA_HITS = {
     "kick": "9.......9.......",
     "snare": "....9.......9...",
@@ -109,7 +112,10 @@ class _Score:
         self.pattern: Pattern = PATTERNS[arrangement.pattern]
         self.num_samples = max(1, round(duration * rate))
         self.step = 15.0 / arrangement.bpm * rate  # samples per sixteenth
-        self.num_bars = int(np.ceil(self.num_samples / (16 * self.step)))
+        self.bar_steps = 12 if arrangement.feel == "waltz" else 16
+        self.num_bars = int(np.ceil(self.num_samples / (self.bar_steps * self.step)))
+        self.swing = _SWING if arrangement.feel == "swing" else 0.0
+        self.unsteady = self._rng("timing").uniform(-1.1, 1.1, (self.num_bars, 16)) * (arrangement.feel == "free")
         self.scale = _SCALES[arrangement.mode]
         self.progression = _PROGRESSIONS[int(self._rng("progression").integers(len(_PROGRESSIONS)))]
 
@@ -117,9 +123,9 @@ class _Score:
         return generator(self.seed, "render", name)
 
     def _at(self, bar: int, step: float) -> int:
-        """The sample of a step, off-beat eighths late where the pattern swings."""
-        swing = self.pattern.swing if step % 4 == 2 else 0.0
-        return round((16 * bar + step + swing) * self.step)
+        """The sample of a step: off-beat eighths are late in a swing feel, all are unsteady in a free one."""
+        late = self.swing if step % 4 == 2 else 0.0
+        return max(0, round((self.bar_steps * bar + step + late + self.unsteady[bar, int(step)]) * self.step))
 
     def _place(self, part: np.ndarray, start: int, wave: np.ndarray, gain: float) -> None:
         end = min(start + wave.size, part.size)
@@ -140,16 +146,32 @@ class _Score:
         """(bar, scale degree of its chord)."""
         return ((bar, self.progression[bar % 4]) for bar in range(self.num_bars))
 
-    def _line(self, line: str) -> list[tuple[float, float]]:
+    def _line(self, line: str) -> list[tuple[int, float]]:
         """Steps of a part, pushed an eighth off every other beat where the arrangement is syncopated."""
-        found = steps(line)
+        found = self._steps(line)
         if not self.arrangement.syncopated:
-            return list(found)
+            return found
         return sorted({(step + 2 if step % 8 == 4 else step): loud for step, loud in found}.items())
+
+    def _steps(self, line: str) -> list[tuple[int, float]]:
+        return [(step, loud) for step, loud in steps(line) if step < self.bar_steps]
+
+    def _drum_lines(self) -> dict[str, str]:
+        """Steps of every drum, as feel and extra hits change the pattern's own."""
+        lines = dict(self.pattern.drums)
+        if self.arrangement.feel == "waltz":
+            lines = dict(_WALTZ)
+        elif self.arrangement.feel == "half_time":
+            lines = {drum: _HALF_TIME.get(drum, line) for drum, line in lines.items()}
+            if not lines.keys() & _HALF_TIME.keys():
+                lines["snare"] = _HALF_TIME["snare"]
+        if self.arrangement.march:
+            lines["snare"] = "9.559.559.559555"
+        return lines | {hit: _EXTRA_HITS[hit] for hit in self.arrangement.hits}
 
     def drums(self) -> np.ndarray:
         part, rng = np.zeros(self.num_samples, np.float32), self._rng("drums")
-        lines = self.pattern.drums | {h: _EXTRA_HITS[h] for h in self.arrangement.hits}
+        lines = self._drum_lines()
         jitter = {drum: self._rng(f"drums {drum}") for drum in lines}
         for bar in range(self.num_bars):
             fill = bar % 4 == 3 and rng.random() < 0.5
@@ -157,24 +179,29 @@ class _Score:
                 loud = jitter[drum].uniform(0.85, 1.0, 16)
                 level = _DRUM_LEVELS.get(drum, 0.4) * (1.3 if drum in self.arrangement.hits else 1.0)
                 wave = one_shot(drum, self.arrangement.kit, self.rate)
-                for step, force in steps(line):
+                for step, force in self._steps(line):
                     self._place(part, self._at(bar, step), wave, force * loud[step] * level)
             if fill:
                 wave = one_shot("snare" if "snare" in lines else "tom", self.arrangement.kit, self.rate)
-                for step in (12, 13, 14, 15):
-                    self._place(part, self._at(bar, step), wave, 0.1 * (step - 10))
+                for i in range(4):
+                    self._place(part, self._at(bar, self.bar_steps - 4 + i), wave, 0.1 * (i + 2))
         return part
 
     def bass(self) -> np.ndarray:
         part, rng = np.zeros(self.num_samples, np.float32), self._rng("bass")
-        name = "synth_bass" if self.pattern.kit == "electronic" else "bass"
-        line = self._line(self.pattern.bass)
+        style = self.arrangement.bass_style
+        walking = style == "walking"
+        name = "bass" if walking else style
+        line = self._line(
+            "9...8...9...8..." if walking else "9..........." if self.bar_steps == 12 else self.pattern.bass
+        )
+        centre = 28 if style == "deep_bass" else 33
         for bar, degree in self._bars():
             choices = rng.random(16)
             for i, (step, force) in enumerate(line):
-                fifth = i > 0 and choices[i] < 0.25
-                until = line[i + 1][0] if i + 1 < len(line) else 16
-                note = self._pitch(degree + 4 * fifth, 33)
+                up = i if walking else 4 * (i > 0 and choices[i] < 0.25)
+                until = line[i + 1][0] if i + 1 < len(line) else self.bar_steps
+                note = self._pitch(degree + up, centre)
                 length = int((until - step) * self.step * 0.92)
                 self._place(part, self._at(bar, step), play(name, note, length, self.rate), force)
         return part
@@ -189,9 +216,9 @@ class _Score:
     def _chords_of(self, part: np.ndarray, name: str, place: int) -> None:
         """The first player keeps the pattern; others hold their chords, an octave apart."""
         rng = self._rng(f"chords {place}")
-        line = self._line(self.pattern.chords) if place == 0 else [(0.0, 0.8), (8.0, 0.7)]
+        line = self._line(self._chord_line()) if place == 0 else [(0, 0.8), (8, 0.7)]
         gate = self.pattern.chord_gate if place == 0 else 0.95
-        broken = self.pattern.broken and place == 0
+        broken = (self.pattern.broken or self.arrangement.arpeggio) and place == 0
         centre = 60 if place == 0 else 66
         for bar, degree in self._bars():
             loud = rng.uniform(0.85, 1.0, 16)
@@ -199,17 +226,23 @@ class _Score:
             if self.arrangement.tense and bar % 2:
                 tones[2] += 1
             for i, (step, force) in enumerate(line):
-                until = line[i + 1][0] if i + 1 < len(line) else 16
+                until = line[i + 1][0] if i + 1 < len(line) else self.bar_steps
                 length = max(int((until - step) * self.step * gate), int(0.07 * self.rate))
                 sounding = [sorted(tones)[(0, 1, 2, 1)[i % 4]]] if broken else tones
                 for k, note in enumerate(sounding):
                     strum = int(0.008 * k * self.rate)
                     self._place(part, self._at(bar, step) + strum, play(name, note, length, self.rate), force * loud[i])
 
+    def _chord_line(self) -> str:
+        if self.arrangement.arpeggio:
+            return "8.6.7.6.8.6.7.6."
+        return "....7...7..." if self.bar_steps == 12 else self.pattern.chords
+
     def melody(self) -> np.ndarray:
         timbre = TIMBRES[self.arrangement.lead]
         part = np.zeros(self.num_samples, np.float32)
         for start, length, note, force in self._tune("melody", (timbre.low + timbre.high) / 2):
+            length = min(length, int(0.13 * self.rate)) if self.arrangement.playful else length
             note = timbre.low + (note - timbre.low) % 12 if not timbre.low <= note <= timbre.high else note
             self._place(part, start, play(self.arrangement.lead, note, length, self.rate), force)
         return part
@@ -227,8 +260,17 @@ class _Score:
             vowels = (VOWELS[int(rng.integers(5))], VOWELS[int(rng.integers(5))])
             length = min(length, int(0.16 * self.rate)) if spoken else length
             assert note <= high
-            self._place(part, start, sing(sex, vowels, note, length, self.rate, vibrato), force)
+            self._place(part, start, self._sung(sex, vowels, note, length, vibrato), force)
         return part
+
+    def _sung(self, sex: str, vowels: tuple[str, str], note: int, length: int, vibrato: float) -> np.ndarray:
+        if not self.arrangement.choir:
+            return sing(sex, vowels, note, length, self.rate, vibrato)
+        wave = np.zeros(length, np.float32)
+        for i, offset in enumerate((-0.15, 0.0, 0.12, 7.05, -4.95)):
+            voice = sing(sex, vowels, note + offset, length - i * length // 50, self.rate, 0.3 + 0.1 * i)
+            self._place(wave, i * length // 50, voice, 0.5)
+        return wave
 
     def _tune(self, name: str, centre: float) -> Iterator[tuple[int, int, int, float]]:
         """(start, length, MIDI note, loudness) of each note: a two-bar motif, chord tones on the beat."""
@@ -236,11 +278,11 @@ class _Score:
         rhythms = [_RHYTHMS[int(i)] for i in rng.integers(len(_RHYTHMS), size=2)]
         walks = rng.integers(-2, 3, size=(2, 16))
         for bar, degree in self._bars():
-            variation = rng.integers(-1, 2, size=16) * (rng.random(16) < 0.2)
-            line = steps(rhythms[bar % 2])
-            walk = np.clip(np.cumsum(walks[bar % 2]) + variation, -4, 4)
+            variation = rng.integers(-1, 2, size=16) * (rng.random(16) < 0.2) * (not self.arrangement.hypnotic)
+            line = self._steps(rhythms[0 if self.arrangement.hypnotic else bar % 2])
+            walk = np.clip(np.cumsum(walks[0 if self.arrangement.hypnotic else bar % 2]) + variation, -4, 4)
             for i, (step, force) in enumerate(line):
-                until = line[i + 1][0] if i + 1 < len(line) else 16
+                until = line[i + 1][0] if i + 1 < len(line) else self.bar_steps
                 offset = 2 * round(walk[i] / 2) if step % 8 == 0 else int(walk[i])
                 octave = self._pitch(degree, centre) - self._degree(degree)
                 note = self._degree(degree + offset) + octave

@@ -62,8 +62,8 @@ WORDS: dict[str, dict[Value | None, str]] = {
             "waltz; orchestral; orchestra; concerto; sonata; romantic period; string quartet; marching"
         ),
         "cinematic": (
-            "cinematic; movie soundtrack; movie music; soundtrack; trailer; film score; video game; movie; film "
-            "music; theme"
+            "march; cinematic; movie soundtrack; movie music; soundtrack; trailer; film score; video game; movie; "
+            "film music; theme"
         ),
         "ambient": (
             "ambient; meditation; meditative; drone; ambient sound; ambient noise; new age; spa; chillout; "
@@ -125,9 +125,11 @@ WORDS: dict[str, dict[Value | None, str]] = {
         "organ": "organ; hammond; church organ; pipe organ; hammond organ; organist",
         "accordion": "accordion; bandoneon; concertina; melodica; bagpipe; hurdy gurdy; accordionist",
         "harmonica": "harmonica; blues harp; mouth organ",
+        "marimba": "marimba; xylophone; balafon; kalimba; mallet; wood percussion; thumb piano; marimbist",
+        "plucked_synth": ("plucked synth; synth pluck; pluck; synth plucked; pizzicato synth; plucked synth melody"),
         "bells": (
-            "bell; glockenspiel; vibraphone; xylophone; marimba; music box; celesta; chime; kalimba; steel drum; "
-            "steelpan; tubular bell; singing bowl; gong; vibraphonist; mallet; wind chime"
+            "bell; glockenspiel; vibraphone; music box; celesta; chime; steel drum; steelpan; tubular bell; singing "
+            "bowl; gong; vibraphonist; wind chime"
         ),
         "harp": "harp; koto; zither; guzheng; lyre; dulcimer; harpsichord; kora; harpist",
         "banjo": "banjo; shamisen; banjoist",
@@ -151,6 +153,20 @@ WORDS: dict[str, dict[Value | None, str]] = {
         "tom": "tom; timpani; taiko; war drum; floor tom; marching drum; tom roll",
         "rim": "rim; rimshot; wood block; woodblock; clave; cowbell",
     },
+    "bass_style": {
+        "synth_bass": (
+            "synth bass; synth bassline; electronic bass; acid bass; wobble bass; groovy synth bass; bass synth"
+        ),
+        "deep_bass": "deep bass; sub bass; 808 bass; 808; sub; heavy bass; deep bassline",
+        "walking": "walking bass; walking bassline; double bass; upright bass; jazz bass; groovy double bass",
+        "bass": "bass guitar; e bass; slap bass; bass guitarist; groovy bass; electric bass; bass guitar line",
+    },
+    "feel": {
+        "swing": "swing; swing rhythm; shuffle; swung; swinging; triplet feel; shuffle beat",
+        "half_time": "half time; half time beat; half time feel; half time drum",
+        "waltz": "waltz; waltz rhythm; 3 4; three four; triple meter; waltz time; minuet",
+        "free": ("free rhythm; rubato; free time; rhythmless; beatless; no tempo; free tempo; uneven rhythm; ad lib"),
+    },
     "kit": {
         "electronic": (
             "electronic drum; digital drum; drum machine; 808; programmed percussion; programmed drum; electronic "
@@ -163,16 +179,17 @@ WORDS: dict[str, dict[Value | None, str]] = {
     },
     "on": {
         "percussion": (
-            "percussion; drum; drumming; beat; drum beat; steady drumming; acoustic drum; electronic drum; digital "
-            "drum; drum machine; drum kit; live drum; strong drumming rhythm; steady drumming rhythm; rhythmic beat; "
-            "beatbox; beatboxing; beat boxing; rhythm section; drum roll; four on the floor; 4 on the floor; kick "
-            "pattern; percussive; drummer; programmed percussion; drum set; percussion instrument; acoustic drumming; "
-            "electronic drumming; hard hitting"
+            "steady beat; snare; kick; hi hat; clap; strong beat; half time beat; march; marching; percussion; drum; "
+            "drumming; beat; drum beat; steady drumming; acoustic drum; electronic drum; digital drum; drum machine; "
+            "drum kit; live drum; strong drumming rhythm; steady drumming rhythm; rhythmic beat; beatbox; beatboxing; "
+            "beat boxing; rhythm section; drum roll; four on the floor; 4 on the floor; kick pattern; percussive; "
+            "drummer; programmed percussion; drum set; percussion instrument; acoustic drumming; electronic drumming; "
+            "hard hitting"
         ),
         "bass": (
-            "bass; bass guitar; e bass; bass line; bassline; double bass; upright bass; groovy bass; synth bass; sub "
-            "bass; slap bass; bas slime; bass lines; 808; drum and bass; walking bass; bass guitarist; contrabass; "
-            "sub; fretless bass"
+            "bass synth; low end; bass; bass guitar; e bass; bass line; bassline; double bass; upright bass; groovy "
+            "bass; synth bass; sub bass; slap bass; bas slime; bass lines; 808; drum and bass; walking bass; bass "
+            "guitarist; contrabass; sub; fretless bass"
         ),
         "voice": (
             "voice; vocal; singer; singing; vocalist; sung; choir; vocals; rap; rapping; rapper; speech; spoken word; "
@@ -192,10 +209,10 @@ WORDS: dict[str, dict[Value | None, str]] = {
     },
     "mode": {
         "major": (
-            "happy; cheerful; joyful; fun; playful; uplifting; positive; inspiring; major; major key; sunny; festive; "
-            "celebratory; optimistic; merry; children; hopeful; feel good; bouncy; comical; triumphant; quirky; "
-            "upbeat; romantic; heartwarming; light hearted; lighthearted; jolly; fanfare; victorious; carefree; "
-            "patriotic"
+            "bright; peaceful; warm; happy; cheerful; joyful; fun; playful; uplifting; positive; inspiring; major; "
+            "major key; sunny; festive; celebratory; optimistic; merry; children; hopeful; feel good; bouncy; "
+            "comical; triumphant; quirky; upbeat; romantic; heartwarming; light hearted; lighthearted; jolly; "
+            "fanfare; victorious; carefree; patriotic"
         ),
         "minor": (
             "sad; melancholic; dark; eerie; scary; suspenseful; mysterious; aggressive; minor; minor key; sombre; "
@@ -214,8 +231,8 @@ WORDS: dict[str, dict[Value | None, str]] = {
             "electrifying; intense"
         ),
         0.22: (
-            "calm; calming; soothing; gentle; soft; sentimental; sad; melancholic; nostalgic; intimate; romantic; "
-            "smooth; meditative; dreamy; lullaby"
+            "peaceful; calm; calming; soothing; gentle; soft; sentimental; sad; melancholic; nostalgic; intimate; "
+            "romantic; smooth; meditative; dreamy; lullaby"
         ),
         0.08: (
             "dark; mellow; warm; muffled; deep; gloomy; low fidelity; muted; lo fi; lofi; ominous; subdued; brooding; "
@@ -229,16 +246,16 @@ WORDS: dict[str, dict[Value | None, str]] = {
             "hardstyle; boomy; rave"
         ),
         0.75: (
-            "exciting; passionate; fun; upbeat; danceable; rock; dance; punchy; uplifting; lively; joyful; "
-            "triumphant; festive; dramatic"
+            "cheerful; happy; playful; exciting; passionate; fun; upbeat; danceable; rock; dance; punchy; uplifting; "
+            "lively; joyful; triumphant; festive; dramatic"
         ),
         0.25: (
-            "mellow; sentimental; romantic; chill; calm; peaceful; sad; melancholic; relaxing; emotional; meditative; "
-            "intimate; easygoing"
+            "warm; dreamy; nostalgic; melancholic; mellow; sentimental; romantic; chill; calm; peaceful; sad; "
+            "relaxing; emotional; meditative; intimate; easygoing"
         ),
         0.06: (
-            "soft; soothing; gentle; calming; quiet; delicate; tender; ambient; lullaby; sleepy; tranquil; light; "
-            "whisper; meditation; minimal"
+            "peaceful; soft; soothing; gentle; calming; quiet; delicate; tender; ambient; lullaby; sleepy; tranquil; "
+            "light; whisper; meditation; minimal"
         ),
     },
     "space": {
@@ -265,6 +282,17 @@ WORDS: dict[str, dict[Value | None, str]] = {
         "spoken": (
             "rap; rapping; rapper; speech; spoken word; rhythmic speech; narration; talking; hip hop; flat; flat vocal"
         ),
+        "choir": (
+            "choir; choral; gospel choir; children choir; chorus vocal; chant; choir voice; backing choir; ensemble "
+            "singing"
+        ),
+        "arpeggio": (
+            "arpeggio; arpeggiated; arpeggiated pattern; arpeggiator; fingerpicking; fingerpicked; rising pattern; "
+            "broken chord; synth arpeggio; arpeggiated chord; picking; plucked"
+        ),
+        "march": "march; marching; marching band; military; marching drum; march rhythm; parade",
+        "hypnotic": "hypnotic; repetitive; monotonous; loop; looping; trance; minimal; drone; ostinato",
+        "playful": ("playful; bouncy; quirky; comical; funny; staccato; cheeky; cartoonish; whimsical; light hearted"),
         "expressive": (
             "passionate; emotional; soulful; vibrato; opera; sensual; expressive; dramatic; diva; romantic; heartfelt"
         ),
