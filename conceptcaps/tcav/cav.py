@@ -19,7 +19,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.tcav.newton import solve_dual, solve_primal
 
 CavMethod = Literal["logistic", "ridge", "pattern"]
-_CHUNK_BYTES = 256 * 2**20
+_CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)

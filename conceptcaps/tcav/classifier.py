@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class GenreClassifier(nn.Module):
-    """Blocks `block1`, `block2`, ... on log-mel, pooled over time and frequency into `bottleneck`, then `head`.
+    """Blocks `block1`, `block2`, ... on log-mel, pooled over time and frequency as `pooled`, then `bottleneck` and `head`.
 
     With five blocks and 20 ms frames one position of the last block sees 1.9 s: at 60 beats a minute two beats, so
     that tempo is within reach before pooling.
@@ -125,6 +125,7 @@ class GenreClassifier(nn.Module):
         channels = [1, *(round(shape.width * (1 + i)) for i in range(shape.num_blocks))]
         for i in range(shape.num_blocks):
             self.add_module(f"block{i + 1}", Block(channels[i], channels[i + 1]))
+        self.pooled = nn.Identity()
         self.bottleneck = nn.Sequential(nn.Linear(2 * channels[-1], shape.bottleneck_dim), nn.ReLU())
         self.dropout = nn.Dropout(shape.dropout)
         self.head = nn.Linear(shape.bottleneck_dim, len(shape.classes))
@@ -132,7 +133,7 @@ class GenreClassifier(nn.Module):
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers worth analysing, from input to output."""
-        return (*(f"block{i + 1}" for i in range(self.shape.num_blocks)), "bottleneck")
+        return (*(f"block{i + 1}" for i in range(self.shape.num_blocks)), "pooled", "bottleneck")
 
     def forward(self, waveforms: Tensor) -> Tensor:
         return self.from_mel(self.log_mel(waveforms))
@@ -142,7 +143,7 @@ class GenreClassifier(nn.Module):
         x = self.augment(self.input_norm(mel[:, None]))
         for i in range(self.shape.num_blocks):
             x = self.get_submodule(f"block{i + 1}")(x)
-        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        pooled = self.pooled(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
         return self.head(self.dropout(self.bottleneck(pooled)))
 
 

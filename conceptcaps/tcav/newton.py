@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TOLERANCE = 1e-10
+_TOLERANCE = 1e-9
 _MAX_STEPS = 100
 _LEAST_CURVATURE = 1e-12
 
