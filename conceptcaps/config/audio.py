@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from conceptcaps.config.base import Resources, Section
+from conceptcaps.config.base import Resources, Section, speed_key
 from conceptcaps.signal import AudioFormat
 
 
@@ -22,6 +22,15 @@ class MusicgenConfig(Section):
     top_k: int = Field(250, description="Sample among this many tokens; 0: all", ge=0)
     top_p: float = Field(0.0, description="Nucleus sampling instead of top-k where positive", ge=0, le=1)
     temperature: float = Field(1.0, description="Logits are divided by this", gt=0)
+    window: float = Field(30.0, description="Seconds decoded in one go; longer clips continue window by window", gt=0)
+    extend_stride: float = Field(18.0, description="Seconds between the starts of two windows", gt=0)
+    clips_at_once: int | None = speed_key(None, "Clips decoded together (null: as many as free memory holds)", ge=1)
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> MusicgenConfig:
+        if self.extend_stride > self.window:
+            raise ValueError(f"extend_stride is {self.extend_stride} s, longer than window, {self.window} s")
+        return self
 
 
 class AudioConfig(Section):

@@ -1,0 +1,49 @@
+"""EnCodec's decoder (Defossez et al. 2022): codes to waveforms, in chunks that bound its memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+_CHUNK_SECONDS = 240.0
+
+
+class Codec:
+    """The audio side of a MusicGen checkpoint.
+
+    Args:
+        model: a transformers `EncodecModel` on its device, in float32.
+        num_channels: channels of the clips; the codebooks of two are interleaved, left first.
+    """
+
+    def __init__(self, model: Any, num_channels: int):
+        self._model, self._num_channels = model, num_channels
+        self.sampling_rate: int = model.config.sampling_rate
+        self.hop_length: int = model.config.hop_length
+        for module in model.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+    def num_frames(self, num_samples: int) -> int:
+        """Fewest frames that hold `num_samples` samples."""
+        return -(-num_samples // self.hop_length)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, num_samples: int) -> Tensor:
+        """float32 (batch, channels, num_samples) in [-1, 1] from int64 (batch, codebooks, frames).
+
+        Samples beyond full scale are clipped, as audiocraft does when it writes a file.
+        """
+        tracks = torch.cat([codes[:, side :: self._num_channels] for side in range(self._num_channels)])
+        chunk = self._chunk(codes.shape[2])
+        audio = torch.cat([self._model.decode(part[None], [None]).audio_values for part in tracks.split(chunk)])
+        return torch.cat(audio.chunk(self._num_channels), 1)[..., :num_samples].clamp(-1, 1)
+
+    def _chunk(self, num_frames: int) -> int:
+        """Tracks decoded together: one on a CPU, where a track's bits must not depend on its neighbours."""
+        if self._model.device.type == "cpu":
+            return 1
+        return max(1, int(_CHUNK_SECONDS * self.sampling_rate / self.hop_length / num_frames))

@@ -1,0 +1,109 @@
+"""Sampling of tokens with a random number of its own for every (seed, frame, codebook, token).
+
+The generator is SplitMix64 (Steele, Lea and Flood 2014) read as a function of its counter, in integer tensor
+operations: it gives the same bits on every device, in every batch and in every order. Tokens are drawn with the Gumbel
+maximum trick, so that a row's draw reads its own logits and its own numbers only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from logits.
+
+    Attributes:
+        guidance_scale: classifier-free guidance; 1 is none (Ho and Salimans 2022).
+        top_k: sample among this many tokens; 0: all; 1: the likeliest, which draws nothing.
+        top_p: nucleus sampling instead of top-k where positive: the smallest set of tokens with this mass.
+        temperature: logits are divided by this.
+    """
+
+    guidance_scale: float = 3.0
+    top_k: int = 250
+    top_p: float = 0.0
+    temperature: float = 1.0
+
+
+def row_keys(seeds: Tensor, frames: Tensor, num_codebooks: int) -> Tensor:
+    """One stream of random numbers for each row, frame and codebook.
+
+    Args:
+        seeds: int64 (batch,).
+        frames: int64 (columns, codebooks), the frame of each place.
+        num_codebooks: codebooks per frame.
+
+    Returns:
+        int64 (columns, batch, codebooks).
+    """
+    places = frames * num_codebooks + torch.arange(num_codebooks, device=frames.device)
+    return _at(_mix(seeds)[None, :, None], places[:, None, :])
+
+
+def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise, float32, for tokens (..., n) of the streams `keys` (...)."""
+    bits = (_at(keys[..., None], tokens) >> 41) & (2**23 - 1)
+    # Half a step off either end, so that neither logarithm meets 0; log1p keeps the large values' precision.
+    uniform = (bits.to(torch.float32) + 0.5) * 2**-23
+    return -torch.log(-torch.log1p(-uniform))
+
+
+def sample(logits: Tensor, keys: Tensor, sampling: Sampling) -> Tensor:
+    """Draw tokens, int64 (batch, codebooks).
+
+    Args:
+        logits: float32 (batch, codebooks, vocabulary), guided already.
+        keys: int64 (batch, codebooks), from `row_keys`.
+        sampling: how to draw.
+    """
+    if sampling.top_k == 1 and not sampling.top_p:
+        return logits.argmax(-1)
+    values, tokens = _candidates(logits / sampling.temperature, sampling)
+    choice = (values + gumbel(keys, tokens)).argmax(-1, keepdim=True)
+    return tokens.gather(-1, choice).squeeze(-1)
+
+
+def guide(logits: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: (2 * batch, ...) logits, conditional rows first, to (batch, ...)."""
+    conditional, unconditional = logits.chunk(2)
+    return unconditional + (conditional - unconditional) * guidance_scale
+
+
+def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Logits and ids of the tokens that may be drawn; a ruled-out token has logit -inf."""
+    vocabulary = logits.shape[-1]
+    if sampling.top_p:
+        values, tokens = logits.sort(stable=True, dim=-1, descending=True)
+        mass = values.softmax(-1).cumsum(-1)
+        before = torch.cat([torch.zeros_like(mass[..., :1]), mass[..., :-1]], -1)
+        return values.masked_fill(before >= sampling.top_p, -torch.inf), tokens
+    if 0 < sampling.top_k < vocabulary:
+        values, tokens = logits.topk(sampling.top_k, sorted=False)
+        return values, tokens
+    return logits, torch.arange(vocabulary, device=logits.device).expand_as(logits)
+
+
+def _at(state: Tensor, counter: Tensor) -> Tensor:
+    """Number `counter` of the stream that starts at `state`."""
+    return _mix(state + (counter + 1) * _GAMMA)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's output function on int64 bit patterns."""
+    z = (z ^ _shift(z, 30)) * _FIRST
+    z = (z ^ _shift(z, 27)) * _SECOND
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right: int64's own is arithmetic."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
