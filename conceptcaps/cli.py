@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 import yaml
 from rich.console import Console
@@ -54,11 +55,9 @@ def main(program: typer.Typer = app) -> None:
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(130)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # click's own errors: wrong options and commands
-            error.show()
-            sys.exit(2)
-        raise
+    except click.ClickException as error:  # wrong options and commands
+        error.show()
+        sys.exit(2)
 
 
 def set_up_logging(quiet: bool) -> None:

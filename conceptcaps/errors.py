@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """Bad input from a user: says where it is, what is wrong and how to mend it.
@@ -27,3 +29,18 @@ def describe(error: BaseException, limit: int = 300) -> str:
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def input_error_in(error: BaseException) -> InputError | None:
+    """The InputError behind an exception that crossed a process border, where only its text may be left."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, InputError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    found = re.search(r"conceptcaps\.errors\.InputError: (.+)", str(error))
+    if not found:
+        return None
+    where, _, rest = found[1].partition(": ")
+    problem, _, mend = rest.partition(". ")
+    return InputError(where, problem, mend)

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 TASK_CPUS = 0.25
 """Logical CPUs of a read or write task: they wait for storage far more than they compute."""
-RESERVED_CPUS = 1.0
-"""Left free of actor pools, for the tasks that read, split and write blocks."""
+RESERVED_CPUS = 1.0 + TASK_CPUS
+"""Left free of actor pools: for the actor with which Ray filters out rows that are done, and one reading or writing."""
 
 
 @dataclass(frozen=True)

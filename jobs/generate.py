@@ -1,4 +1,4 @@
-"""Captions, audio and alignment scores, streamed into shards. Run with `python jobs/generate.py -c CONFIG`, or by `ray job submit`."""
+"""Captions, audio and scores, streamed into shards. `python jobs/generate.py -c CONFIG`, or by `ray job submit`."""
 
 from conceptcaps.cli import job
 

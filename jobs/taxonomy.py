@@ -1,4 +1,4 @@
-"""Annotations to a vocabulary and training rows. Run with `python jobs/taxonomy.py -c CONFIG`, or by `ray job submit`."""
+"""Annotations to training rows. Run with `python jobs/taxonomy.py -c CONFIG`, or by `ray job submit`."""
 
 from conceptcaps.cli import job
 

@@ -11,18 +11,19 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
-from ray.data import CheckpointConfig, DataContext, Dataset
+from ray.data import DataContext, Dataset
+from ray.data.checkpoint import CheckpointConfig
 
 from conceptcaps import schema, shards
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
-from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
+from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
 from conceptcaps.rundir import RunDir, code_version
 from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_arguments
@@ -48,13 +49,8 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
 
 def demands(config: Config) -> list[Demand]:
     """What the pools of this plan take together."""
-    captions = (
-        caption_demand(config)
-        if config.captions.engine == "vllm"
-        else [Demand("captions.resources", config.captions.resources)]
-    )
     return [
-        *captions,
+        Demand("captions.resources", config.captions.resources),
         Demand("audio.resources", config.audio.resources),
         Demand("alignment.resources", config.alignment.resources),
     ]
@@ -63,9 +59,9 @@ def demands(config: Config) -> list[Demand]:
 def _make(config: Config, run: RunDir, engines: Engines, attempt: int, threshold: Threshold) -> None:
     """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not written yet."""
     name = shards.attempt_folder(attempt)
-    source = run.path("specs") if attempt == 0 else run.path("retries", name)
+    source = ("specs",) if attempt == 0 else ("retries", name)
     with _checkpointed(run, name):
-        rows = _read(source, config, run, attempt)
+        rows = _begun(read_blocks(run, *source, rows_per_block=config.ray.rows_per_block), attempt)
         captioned = caption(rows, config, engines) if attempt == 0 else rows
         scored = align(synthesise(captioned, config, engines), config, engines, threshold)
         scored.write_parquet(
@@ -76,12 +72,10 @@ def _make(config: Config, run: RunDir, engines: Engines, attempt: int, threshold
         )
 
 
-def _read(source: str, config: Config, run: RunDir, attempt: int) -> Dataset:
-    """The rows to make, in blocks of the size that a kill may cost."""
-    rows = ray.data.read_parquet(source, filesystem=run.fs, ray_remote_args={"num_cpus": TASK_CPUS})
-    rows = rows.repartition(target_num_rows_per_block=config.ray.rows_per_block)
+def _begun(rows: Dataset, attempt: int) -> Dataset:
+    """Specs as the first step expects them."""
     return rows.map_batches(
-        _begin, fn_kwargs={"attempt": attempt}, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+        partial(_begin, attempt=attempt), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
 
 
@@ -98,6 +92,8 @@ def _begin(table: pa.Table, attempt: int) -> pa.Table:
 def caption(rows: Dataset, config: Config, engines: Engines) -> Dataset:
     """Adds `caption`, by the served LLM or by an engine inside the workers."""
     if config.captions.engine == "vllm":
+        from conceptcaps.pipelines.captions import build_caption_processor
+
         return build_caption_processor(config)(rows)
     return rows.map_batches(
         Caption,
@@ -141,10 +137,10 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
     """Scores of mismatched pairs among the run's first rows, made by the run's own engines."""
     settings = config.alignment.threshold
     logger.info("calibrating the threshold on %d rows", settings.num_calibration)
-    rows = _read(run.path("specs"), config, run, attempt=0).limit(settings.num_calibration)
-    made = synthesise(caption(rows, config), config).map_batches(
+    specs = read_blocks(run, "specs", rows_per_block=config.ray.rows_per_block, limit=settings.num_calibration)
+    made = synthesise(caption(_begun(specs, attempt=0), config, engines), config, engines).map_batches(
         Embed,
-        fn_constructor_args=(config.alignment,),
+        fn_constructor_args=(config.alignment, engines),
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from conceptcaps.config import Config, output_settings
-from conceptcaps.errors import InputError, describe
+from conceptcaps.errors import InputError, describe, input_error_in
 from conceptcaps.rundir import CONFIG, Manifest, RunDir
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,10 @@ def _run_one(stage: Stage, config: Config, run: RunDir, manifest: Manifest) -> t
     try:
         facts = function(config, run)
     except BaseException as error:
-        manifest.fail(stage.name, describe(error))
+        refused = input_error_in(error)
+        manifest.fail(stage.name, describe(refused or error))
+        if refused and refused is not error:
+            raise refused from error
         raise
     seconds = time.monotonic() - started
     manifest.finish(stage.name, **({"seconds": round(seconds, 1)} | facts))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -89,11 +90,11 @@ class Synthesise:
         for row in alive:
             row["takes"] = []
         for take in range(self.config.candidates):
-            for row, waveform in answers(lambda some, k=take: self._render(some, k), pending(alive), "audio"):
+            for row, waveform in answers(partial(self._render, take), pending(alive), "audio"):
                 self._encode(row, waveform)
         return table_of([self._without_takes_if_ended(row) for row in rows], SYNTHESISED)
 
-    def _render(self, rows: list[Row], take: int) -> list[np.ndarray]:
+    def _render(self, take: int, rows: list[Row]) -> list[np.ndarray]:
         seeds = [seeding.derive(row["seed"], "audio", row["attempt"], take) for row in rows]
         batch = to_batch(rows)
         return self.engine(batch | {"seed": seeds})

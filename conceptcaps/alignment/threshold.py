@@ -1,0 +1,56 @@
+"""Which alignment scores are accepted: an absolute value, or one calibrated on mismatched pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from conceptcaps.errors import InputError
+
+BELOW = "below_threshold"
+"""The reason code of a clip whose score is too low."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Accepts a clip whose score is at least `value` (any score for method 'none')."""
+
+    method: Literal["absolute", "null_quantile", "none"]
+    value: float
+
+    def decide(self, score: float) -> str | None:
+        """None to accept, or the reason code of the rejection."""
+        return None if self.method == "none" or score >= self.value else BELOW
+
+
+def null_scores(audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
+    """Scores of all mismatched caption-audio pairs.
+
+    Args:
+        audio: float (num_rows, dim) unit-length embeddings of clips.
+        text: float (num_rows, dim) unit-length embeddings of the same rows' captions.
+        labels: what makes two rows the same (caption or tag set); pairs with equal labels are no mismatch.
+
+    Returns:
+        float32 (num_pairs,), at most num_rows * (num_rows - 1).
+
+    Raises:
+        InputError: no two rows differ in their label.
+    """
+    codes = np.unique(np.array([str(label) for label in labels]), return_inverse=True)[1]
+    scores = (audio @ text.T)[codes[:, None] != codes[None, :]]
+    if not scores.size:
+        raise InputError(
+            "calibration of the alignment threshold",
+            f"has {len(codes)} rows and no two with different captions",
+            "Raise alignment.threshold.num_calibration or specs.num_samples, or use method 'absolute'",
+        )
+    return scores.astype(np.float32)
+
+
+def calibrate(scores: np.ndarray, quantile: float) -> float:
+    """The score that a fraction `quantile` of mismatched pairs stays below."""
+    return float(np.quantile(scores, quantile))

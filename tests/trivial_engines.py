@@ -1,0 +1,52 @@
+"""Engines that do nearly nothing, for tests of the machinery around them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conceptcaps.pipelines.steps import Engines
+
+RATE = 8000
+
+
+class TrivialCaptioner:
+    def __init__(self, config):
+        pass
+
+    def __call__(self, batch):
+        if any("raise-caption" in tags for tags in batch["aspect_list"]):
+            raise RuntimeError("this row cannot be captioned")
+        return [", ".join(tags) + "." for tags in batch["aspect_list"]]
+
+
+class TrivialSynthesiser:
+    sampling_rate = RATE
+
+    def __init__(self, config):
+        self.samples = round(config.duration * RATE)
+
+    def __call__(self, batch):
+        if any("raise-audio" in tags for tags in batch["aspect_list"]):
+            raise RuntimeError("this row cannot be played")
+        return [self._clip(seed, tags) for seed, tags in zip(batch["seed"], batch["aspect_list"], strict=True)]
+
+    def _clip(self, seed, tags):
+        noise = np.random.default_rng(seed).uniform(-0.5, 0.5, (1, self.samples)).astype(np.float32)
+        return noise * np.float32(np.nan) if "nan-audio" in tags else noise
+
+
+class TrivialAligner:
+    """Embeds audio by a hash of its samples and text as one fixed direction: scores in [-1, 1], fixed per clip."""
+
+    def __init__(self, config):
+        pass
+
+    def embed_audio(self, waveforms, sampling_rate):
+        angles = np.array([abs(float(w[0, :100].sum())) for w in waveforms])
+        return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+
+    def embed_text(self, texts):
+        return np.tile(np.array([1.0, 0.0], dtype=np.float32), (len(texts), 1))
+
+
+TRIVIAL = Engines(TrivialCaptioner, TrivialSynthesiser, TrivialAligner)
