@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
 from rich.console import Console
@@ -47,16 +46,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars: pl
 def main(program: typer.Typer = app) -> None:
     """Entry point: 0 done, 1 the work is at fault, 2 the input is."""
     try:
-        program(standalone_mode=False)
+        program()
     except InputError as error:
-        console.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True, markup=True)
-        sys.exit(2)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except click.ClickException as error:  # wrong options and commands
-        error.show()
+        console.print("[bold red]error[/] ", end="")
+        console.print(str(error), highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
 
 

@@ -23,6 +23,7 @@ from ray.data.checkpoint import CheckpointConfig
 from conceptcaps import schema, shards
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
+from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
 from conceptcaps.rundir import RunDir, code_version
@@ -50,7 +51,7 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
 def demands(config: Config) -> list[Demand]:
     """What the pools of this plan take together."""
     return [
-        Demand("captions.resources", config.captions.resources),
+        *caption_demand(config),
         Demand("audio.resources", config.audio.resources),
         Demand("alignment.resources", config.alignment.resources),
     ]
@@ -92,8 +93,6 @@ def _begin(table: pa.Table, attempt: int) -> pa.Table:
 def caption(rows: Dataset, config: Config, engines: Engines) -> Dataset:
     """Adds `caption`, by the served LLM or by an engine inside the workers."""
     if config.captions.engine == "vllm":
-        from conceptcaps.pipelines.captions import build_caption_processor
-
         return build_caption_processor(config)(rows)
     return rows.map_batches(
         Caption,

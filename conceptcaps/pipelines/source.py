@@ -35,9 +35,7 @@ def read_blocks(run: RunDir, *parts: str, rows_per_block: int, limit: int | None
     source = ParquetRows(run.fs, run.files(*parts, suffix=".parquet"), rows_per_block, limit)
     if not source.slices:
         raise InputError(run.uri(*parts), "holds no rows", "Run the stage that writes them first")
-    return ray.data.read_datasource(
-        source, override_num_blocks=len(source.slices), ray_remote_args={"num_cpus": TASK_CPUS}
-    )
+    return ray.data.read_datasource(source, override_num_blocks=len(source.slices), num_cpus=TASK_CPUS)
 
 
 class ParquetRows(Datasource):
