@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +104,24 @@ def pair_counts(matrix: np.ndarray | scipy.sparse.spmatrix) -> np.ndarray:
     """int64 (num_tags, num_tags): in how many rows of a multi-hot matrix each pair stands; the diagonal counts tags."""
     sparse = scipy.sparse.csr_matrix(matrix, dtype=np.int64)
     return np.asarray((sparse.T @ sparse).todense())
+
+
+def indexed_pairs(
+    parsed: pa.Table, index: Mapping[str, Sequence[int]], size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pair counts of the good rows among parsed rows, sparse: (rows, columns, counts) of a (size, size) matrix.
+
+    Args:
+        index: cleaned tag -> the columns that a row with it has.
+        size: number of columns.
+    """
+    tag_sets = parsed["tags"].to_pylist()
+    held = [{i for text in tags for i in index.get(clean(text), ())} for tags in tag_sets]
+    ends = np.cumsum([0, *map(len, held)])
+    columns = np.fromiter((i for row in held for i in row), dtype=np.int64, count=ends[-1])
+    matrix = scipy.sparse.csr_matrix((np.ones(len(columns), np.int64), columns, ends), shape=(len(held), size))
+    pairs = (matrix.T @ matrix).tocoo()
+    return pairs.row, pairs.col, pairs.data
 
 
 def pmi(counts: np.ndarray, num_rows: int) -> np.ndarray:
