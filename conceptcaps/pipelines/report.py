@@ -1,0 +1,110 @@
+"""A run's artefacts to the page."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from conceptcaps import shards
+from conceptcaps.config import Config
+from conceptcaps.dataset.card import models
+from conceptcaps.errors import InputError
+from conceptcaps.report import gather as read
+from conceptcaps.report import sections
+from conceptcaps.report.page import add_media, render
+from conceptcaps.report.sections import Latents, Section
+from conceptcaps.report.tcav import cells_of
+from conceptcaps.rundir import Manifest, RunDir
+from conceptcaps.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+PAGE = ("report", "index.html")
+_LATENT_ROWS = 2000
+
+
+def run_report(config: Config, run: RunDir) -> dict[str, Any]:
+    """Write `report/index.html`; returns its size and what it holds.
+
+    Raises:
+        InputError: the run has no shards, or one of them cannot be read.
+    """
+    if not read.has_shards(run):
+        raise InputError(run.uri(shards.FOLDER), "holds no Parquet files", "Run `conceptcaps generate` first")
+    vocabulary = read.vocabulary_of(run)
+    gathered = read.gather(run, vocabulary, config.report.num_examples)
+    media = add_media(run, gathered.examples, config.report)
+    manifest = Manifest(run)
+    made = f"{manifest.data['created'][:16].replace('T', ' ')} UTC, ConceptCaps {manifest.data['code']}"
+    text = render(config.name, made, all_sections(config, run, gathered, vocabulary), gathered.examples, media)
+    run.write_bytes(text.encode(), *PAGE)
+    return {"counts": {"examples": len(gathered.examples), "players": len(media)}, "bytes": len(text.encode())}
+
+
+def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabulary: Vocabulary) -> list[Section]:
+    """The page from top to bottom, less the examples."""
+    source = read.source_tags(run, vocabulary)
+    absolute = config.alignment.threshold.value if config.alignment.threshold.method == "absolute" else None
+    calibration = read.read_optional(run, "alignment", "calibration.json")
+    manifest = Manifest(run).data
+    num_tags = config.report.num_tags
+    return [
+        sections.pipeline(gathered, shards.count_specs(run)),
+        sections.tags(gathered.tags, source, num_tags),
+        sections.co_occurrence(gathered.tags, source, num_tags),
+        sections.latent_space(latents(run), read.read_optional(run, "vae", "metrics.json")),
+        sections.artefact(
+            "comparison",
+            "Sampled tag sets against real ones",
+            "As the comparison stage measured them.",
+            read.read_optional(run, "comparison", "results.json"),
+            "No comparison in this run (comparison/results.json).",
+        ),
+        sections.captions(gathered),
+        sections.alignment(gathered, calibration, absolute),
+        sections.artefact(
+            "audio",
+            "Audio quality",
+            "Distances of the audio's distribution to a reference's.",
+            read.read_optional(run, "audio", "results.json"),
+            "No Frechet or kernel audio distance in this run (audio/results.json).",
+        ),
+        sections.concepts(cells_of(read.read_optional(run, "tcav", "results.json"))),
+        sections.throughput(read.throughput(run), manifest["stages"]),
+        sections.provenance(manifest, config.seed, models(config)),
+    ]
+
+
+def latents(run: RunDir) -> Latents | None:
+    """Posterior means of source rows under the run's beta-VAE, projected; None where there is no model or no row."""
+    if not (run.exists("vae", "model.safetensors") and run.files("taxonomy", "rows", suffix=".parquet")):
+        return None
+    import torch
+
+    from conceptcaps.pipelines.specs import read_matrix
+    from conceptcaps.vae.weights import read_vae
+
+    model, vocabulary = read_vae(run, "vae", "model.safetensors")
+    matrix = read_matrix(run, vocabulary)[:_LATENT_ROWS]
+    with torch.inference_mode():
+        means = model.encode(torch.from_numpy(matrix).float())[0].reshape(len(matrix), -1).numpy()
+    return project(means, first_genres(matrix, vocabulary))
+
+
+def project(means: np.ndarray, labels: list[str]) -> Latents:
+    """The first two principal components of posterior means, float (num_rows, latent_dim)."""
+    centred = means - means.mean(0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    share = s**2 / max(float((s**2).sum()), 1e-12)
+    points, explained = (u * s)[:, :2], (*share[:2].tolist(), 0.0)[:2]
+    if points.shape[1] == 1:
+        points = np.pad(points, ((0, 0), (0, 1)))
+    return Latents(points, labels, (explained[0], explained[1]), int((means.var(0) > 0.01).sum()), means.shape[1])
+
+
+def first_genres(matrix: np.ndarray, vocabulary: Vocabulary) -> list[str]:
+    """Each row's first genre, '' where it has none."""
+    genres = vocabulary.tags_by_category["genre"]
+    return [next((tag for tag in tags if tag in genres), "") for tags in vocabulary.decode(matrix)]

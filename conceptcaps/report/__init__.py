@@ -1,0 +1,1 @@
+"""The page that a researcher reads, looks at and listens to before publishing."""

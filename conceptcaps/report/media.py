@@ -1,0 +1,68 @@
+"""Audio and pictures small enough for a page, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.image import imsave
+from scipy.signal import ShortTimeFFT
+
+from conceptcaps import signal
+
+_MP3_RATE = 32_000  # Hz; what MP3 holds at the lower bit rates
+_BANDS, _COLUMNS = 72, 300
+_FLOOR_DB = -80.0
+
+
+def data_uri(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def excerpt(data: bytes, seconds: float) -> tuple[np.ndarray, int]:
+    """The beginning of an audio file as a mono float32 (samples,) and its rate in Hz."""
+    waveform, rate = signal.decode(data)
+    return signal.downmix(waveform)[: int(seconds * rate)], rate
+
+
+def to_mp3(mono: np.ndarray, rate: int) -> bytes:
+    """A mono waveform as MP3, which every browser plays."""
+    target = min(rate, _MP3_RATE)
+    resampled = signal.resample(mono[None], rate, target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE)
+    target = target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE
+    return signal.encode(np.clip(resampled, -1, 1), target, "mp3")
+
+
+def spectrogram(mono: np.ndarray, rate: int) -> bytes:
+    """PNG of the log-power spectrum over time, 72 mel bands (low at the bottom) by at most 300 columns."""
+    picture = mel_decibels(mono, rate)
+    coloured = mpl.colormaps["magma"]((picture - _FLOOR_DB) / -_FLOOR_DB)
+    file = io.BytesIO()
+    imsave(file, coloured[::-1], format="png")
+    return file.getvalue()
+
+
+def mel_decibels(mono: np.ndarray, rate: int) -> np.ndarray:
+    """float (72, columns) in [-80, 0] dB below the loudest band."""
+    size = 1024 if rate >= 16_000 else 512
+    mono = np.pad(mono, (0, max(0, size - len(mono))))
+    hop = max(size // 4, -(-len(mono) // _COLUMNS))
+    transform = ShortTimeFFT(np.hanning(size), hop, rate, scale_to="magnitude")
+    power = np.abs(transform.stft(mono, p0=0, p1=max(1, len(mono) // hop))) ** 2
+    bands = _mel_filters(transform.f) @ power
+    return np.clip(10 * np.log10(np.maximum(bands, 1e-20) / max(bands.max(), 1e-20)), _FLOOR_DB, 0)
+
+
+def _mel_filters(frequencies: np.ndarray) -> np.ndarray:
+    """float (72, num_frequencies): triangles at equal steps on the mel scale (O'Shaughnessy 1987)."""
+    top = 2595 * np.log10(1 + frequencies[-1] / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, _BANDS + 2) / 2595) - 1)
+    # No band narrower than two bins, or the lowest would be empty.
+    step = frequencies[1]
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    left, right = np.minimum(left, centre - step), np.maximum(right, centre + step)
+    rising = (frequencies - left[:, None]) / (centre - left)[:, None]
+    falling = (right[:, None] - frequencies) / (right - centre)[:, None]
+    return np.clip(np.minimum(rising, falling), 0, None)

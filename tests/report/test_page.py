@@ -1,0 +1,190 @@
+"""The page: whole, escaped, self-contained; opened, played and filtered in a browser where there is one."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic import rows, tags_of, write_run, write_shards
+
+from conceptcaps import schema
+from conceptcaps.config import load
+from conceptcaps.errors import InputError
+from conceptcaps.pipelines.report import project, run_report
+from conceptcaps.report.page import json_for_script
+from conceptcaps.rundir import RunDir
+
+NASTY = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)>"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with everything that the page can show, and a caption that tries to break it."""
+    run = write_run(tmp_path_factory.mktemp("page") / "run", 60)
+    made = rows(60)
+    first = next(row for row in made if row["status"] == schema.ACCEPTED)
+    first["caption"] = NASTY
+    write_shards(run, made)
+    null = np.random.default_rng(0).normal(0.1, 0.1, 50).tolist()
+    run.write_json(
+        {"threshold": 0.28, "null_scores": null, "matched_scores": [0.4, 0.5]}, "alignment", "calibration.json"
+    )
+    run.fs.create_dir(run.path("taxonomy", "rows"), recursive=True)
+    source = pa.table({"aspect_list": [tags_of(i, 7) for i in range(50)]})
+    pq.write_table(source, run.path("taxonomy", "rows", "part.parquet"))
+    cells = [{"concept": "rock", "target": "metal", "effect": 0.5, "low": 0.4, "high": 0.6, "verdict": "used"}]
+    run.write_json({"cells": cells}, "tcav", "results.json")
+    run.write_json({"set_size": {"wasserstein": 0.2}}, "comparison", "results.json")
+    run_report(load(None, ["name=A & B <run>", "report.num_audio=12"]), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return run.read_bytes("report", "index.html").decode()
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found, self.scripts = [], 0
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag == "script"
+        self.found += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "poster")]
+
+
+def test_nothing_is_fetched(page):
+    links = Links()
+    links.feed(page)
+    assert all(link.startswith(("#", "data:")) for link in links.found)
+    assert "url(" not in page.split("</style>")[0]
+    assert "default-src 'none'" in page
+
+
+def test_text_from_data_is_escaped(page):
+    assert NASTY not in page
+    assert "<title>A &amp; B &lt;run&gt;: report</title>" in page
+    links = Links()
+    links.feed(page)
+    assert links.scripts == 2 + 2 * 12  # data, script, and two texts per player
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    assert NASTY in {row["caption"] for row in data}
+
+
+def test_json_cannot_close_its_script():
+    text = json_for_script({"a": NASTY + "\u2028"})
+    assert "<" not in text
+    assert json.loads(text) == {"a": NASTY + "\u2028"}
+
+
+def test_every_section_has_its_figure(page):
+    for name in ("tags", "sizes", "together", "words", "alignment", "tcav", "tcav-bars", "throughput"):
+        assert f'id="figure-{name}"' in page
+    assert "wasserstein" in page
+    assert "alignment.below_threshold" in page
+
+
+def test_a_bare_run_says_what_is_absent(tmp_path):
+    run = RunDir(tmp_path)
+    write_shards(run, [{**row, "audio": None} for row in rows(20) if row["status"] != schema.ACCEPTED])
+    facts = run_report(load(None), run)
+    text = html.unescape(run.read_bytes("report", "index.html").decode())
+    assert facts["counts"]["players"] == 0
+    for line in (
+        "No accepted row has a caption.",
+        "No fitted model of tag sets in this run (vae/model.safetensors).",
+        "No comparison in this run (comparison/results.json).",
+        "No Frechet or kernel audio distance in this run (audio/results.json).",
+        "No concept scores in this run (tcav/results.json).",
+        "No source rows to compare with",
+        "The threshold was not calibrated",
+    ):
+        assert line in text
+
+
+def test_no_shards_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="holds no Parquet files"):
+        run_report(load(None), RunDir(tmp_path))
+
+
+def test_audio_stops_at_its_budget(tmp_path):
+    run = write_run(tmp_path / "run", 60)
+    facts = run_report(load(None, ["report.audio_mb=0.02"]), run)
+    assert 0 < facts["counts"]["players"] < 20
+
+
+def test_projection_keeps_distances_of_a_plane():
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(40, 2)) * (3, 1)
+    basis = np.linalg.qr(rng.normal(size=(5, 2)))[0].T
+    found = project(plane @ basis, ["rock"] * 40)
+    assert np.allclose(np.linalg.norm(found.points, axis=1), np.linalg.norm(plane - plane.mean(0), axis=1))
+    assert sum(found.explained) == pytest.approx(1)
+
+
+PROBE = """
+<script>
+const outcome = {errors: [], blocked: 0, broken: window.broken === 1};
+addEventListener("error", (event) => outcome.errors.push(String(event.message)));
+addEventListener("securitypolicyviolation", () => outcome.blocked++);
+addEventListener("load", async () => {
+  const text = () => document.getElementById("found").textContent;
+  outcome.all = text();
+  const audio = document.querySelector("audio");
+  try { await audio.play(); outcome.duration = audio.duration; } catch (error) { outcome.errors.push(String(error)); }
+  audio.pause();
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "/", bubbles: true}));
+  outcome.focused = document.activeElement.id;
+  document.querySelector(".tag").click();
+  outcome.filtered = text();
+  outcome.wrong = [...document.querySelectorAll(".row")].filter(
+    (row) => ![...row.querySelectorAll(".tag")].some((tag) => tag.getAttribute("aria-pressed") === "true")).length;
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true}));
+  outcome.cleared = text();
+  outcome.requests = performance.getEntriesByType("resource").filter((e) => !e.name.startsWith("data:")).length;
+  outcome.ready = performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart;
+  const out = document.createElement("pre");
+  out.id = "outcome";
+  out.textContent = JSON.stringify(outcome);
+  document.body.append(out);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
+def test_in_a_browser(page, tmp_path):
+    probed = tmp_path / "index.html"
+    probed.write_text(page.replace("</body>", PROBE + "</body>"))
+    answer = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
+            "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=20000", "--dump-dom", probed.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=180, check=True,
+    )  # fmt: skip
+    outcome = json.loads(html.unescape(re.search(r'<pre id="outcome">(.*?)</pre>', answer.stdout, re.S)[1]))
+    assert outcome["errors"] == []
+    assert not outcome["broken"]
+    assert outcome["blocked"] == outcome["requests"] == 0
+    assert outcome["duration"] == pytest.approx(0.25, abs=0.1)
+    assert outcome["focused"] == "query"
+    assert outcome["all"] == outcome["cleared"] == "60 of 60 rows"
+    assert 0 < int(outcome["filtered"].split()[0]) < 60
+    assert outcome["wrong"] == 0
+    assert "CONSOLE" not in answer.stderr
+
+
+def test_page_is_where_the_command_line_looks(run):
+    assert Path(run.path("report", "index.html")).is_file()
