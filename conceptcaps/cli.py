@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,9 +152,15 @@ def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -
     Console().print(table)
     counts, wanted = shards.count(made), shards.count_specs(made)
     typer.echo(f"rows: {counts.to_dict() | {'left': wanted - counts.rows}}")
-    seconds = manifest.stage("generate").get("seconds")
-    if seconds:
+    if seconds := _seconds_of(manifest.stage("generate")):
         typer.echo(f"throughput: {counts.rows / seconds:.2f} rows/s")
+
+
+def _seconds_of(record: dict[str, Any]) -> float:
+    """How long a stage took, or has been running."""
+    if record.get("state") == "running":
+        return (datetime.now(UTC) - datetime.fromisoformat(record["started"])).total_seconds()
+    return float(record.get("seconds", 0))
 
 
 def _plain(counts: dict[str, Any]) -> dict[str, Any]:

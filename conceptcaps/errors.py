@@ -38,6 +38,10 @@ def input_error_in(error: BaseException) -> InputError | None:
         if isinstance(seen, InputError):
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
+    if storage := re.search(
+        r"OSError: .*(No space left on device|Read-only file system|Permission denied).*", str(error)
+    ):
+        return InputError("storage", f"cannot be written ({storage[1]})", "Free space, then run again to go on")
     found = re.search(r"conceptcaps\.errors\.InputError: (.+)", str(error))
     if not found:
         return None
