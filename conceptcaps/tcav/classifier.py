@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class GenreClassifier(nn.Module):
-    """Blocks `block1`, `block2`, ... on log-mel, pooled over time and frequency as `pooled`, then `bottleneck` and `head`.
+    """Blocks `block1`, `block2`, ... on log-mel, pooled over positions as `pooled`, then `bottleneck` and `head`.
 
     With five blocks and 20 ms frames one position of the last block sees 1.9 s: at 60 beats a minute two beats, so
     that tempo is within reach before pooling.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from conceptcaps.errors import InputError
 from conceptcaps.tcav.cav import Problems
+
+CORRELATED = 0.3
+"""Tags whose phi is at least this far from zero are listed in an audit."""
 
 
 @dataclass(frozen=True)
@@ -135,32 +139,22 @@ def phi_table(tags: np.ndarray) -> np.ndarray:
         return (x.T @ x) / np.outer(norms, norms)
 
 
-def audit(
-    tags: np.ndarray, names: Sequence[str], sets: Mapping[str, ConceptSet], exclusive: Sequence[Sequence[str]] = ()
-) -> dict[str, object]:
+def audit(tags: np.ndarray, names: Sequence[str], sets: Mapping[str, ConceptSet]) -> dict[str, Any]:
     """What a reader must know of the tags before believing a score.
 
     Args:
         tags: bool or uint8 (num_clips, num_tags).
         names: the tags' names.
         sets: the concept sets made from them.
-        exclusive: groups of tags of which a clip should have at most one.
     """
     index = {name: j for j, name in enumerate(names)}
-    contradictions = {}
-    for group in exclusive:
-        columns = [index[name] for name in group if name in index]
-        if len(columns) > 1 and (count := int((tags[:, columns].sum(1) > 1).sum())):
-            contradictions[" / ".join(names[c] for c in columns)] = count
-    phi = np.abs(np.nan_to_num(phi_table(tags)))
-    np.fill_diagonal(phi, 0)
-    first, second = np.nonzero(np.triu(phi) >= 0.3)
+    phi = np.nan_to_num(phi_table(tags))
+    first, second = np.nonzero(np.triu(np.abs(phi), 1) >= CORRELATED)
     return {
-        "contradictory_clips": contradictions,
         "clips_in_both_sets": {n: len(np.intersect1d(s.positives, s.negatives)) for n, s in sets.items()},
         "negatives_with_the_tag": {n: int(tags[s.negatives, index[n]].sum()) for n, s in sets.items() if n in index},
         "correlated_tags": [
-            {"first": names[i], "second": names[j], "phi": round(float(phi_table(tags)[i, j]), 3)}
+            {"first": names[i], "second": names[j], "phi": round(float(phi[i, j]), 3)}
             for i, j in zip(first, second, strict=True)
         ],
     }
