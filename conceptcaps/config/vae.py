@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from conceptcaps.config.base import Resources, Section, speed_key
 
 
-class VaeConfig(Section):
-    """A beta-VAE on multi-hot tag vectors (Higgins et al. 2017)."""
+class MixtureConfig(Section):
+    """An ensemble of mixtures of autoregressive Bernoulli models."""
 
+    members: int = Field(6, description="Models averaged, each with its own order of the tags", ge=1)
+    components: int = Field(8, description="Mixture components of a member", ge=1)
+    epochs: int = Field(60, description="Most passes over the training rows", ge=1)
+    batch_size: int = Field(96, description="Rows per optimiser step", ge=1)
+    learning_rate: float = Field(3e-2, description="Adam's step size", gt=0)
+    weight_decay: float = Field(3e-3, description="Penalty on squared weights", ge=0)
+    patience: int = Field(8, description="Epochs without a better validation likelihood before stopping", ge=1)
+
+
+class VaeConfig(Section):
+    """The model of tag sets: the default mixture, or a beta-VAE (Higgins et al. 2017), which the other keys shape."""
+
+    model: Literal["mixture", "beta_vae"] = Field("mixture", description="Which model is fitted and sampled")
+    mixture: MixtureConfig = Field(MixtureConfig(), description="The default model")
     latent_dim: int = Field(16, description="Latent dimensions", ge=1)
     hidden_dim: int = Field(256, description="Units of each hidden layer", ge=1)
     dropout: float = Field(0.1, description="Dropout in the encoder and decoder", ge=0, lt=1)

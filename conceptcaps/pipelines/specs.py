@@ -4,65 +4,101 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 
 from conceptcaps import schema
 from conceptcaps.config.root import Config
 from conceptcaps.config.specs import SpecsConfig
+from conceptcaps.config.vae import VaeConfig
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import derive, row_identity
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary, aspects_column
 
+if TYPE_CHECKING:
+    from conceptcaps.vae.calibration import Calibration
+    from conceptcaps.vae.mixture import MixtureProposer
+    from conceptcaps.vae.sampling import Proposer, Rules, Sampler, VaeProposer
+    from conceptcaps.vae.weights import FittedModel
+
 MODEL = ("vae", "model.safetensors")
-ROWS_PER_FILE = 65_536
+CHUNKS_PER_FILE = 16
+_IN_FLIGHT = 4
 
 
 def run_vae(config: Config, run: RunDir) -> dict[str, Any]:
     """Fit the model of tag sets on the taxonomy's rows and write it below `vae/`.
 
     Returns:
-        Facts for the manifest: rows, epochs, held-out bounds.
+        Facts for the manifest: rows, epochs, held-out nats per row.
 
     Raises:
         InputError: the taxonomy stage has not run, or its rows are too few.
     """
-    import torch
-
-    from conceptcaps.vae.train import forget_checkpoint, split, train_on_ray
-    from conceptcaps.vae.weights import member, write_vae
+    from conceptcaps.vae.train import forget_checkpoint
+    from conceptcaps.vae.weights import write_model
 
     vocabulary = read_vocabulary(run)
     matrix = read_matrix(run, vocabulary)
     seed = derive(config.seed, "vae")
-    state = train_on_ray(matrix, config.vae, run, seed)
-    _, held = split(len(matrix), config.vae.validation_fraction, seed)
-    generator = torch.Generator().manual_seed(derive(seed, "report"))
-    rows = torch.from_numpy(matrix[held]).float()
-    bounds = state.model.iwae_bound(rows, config.vae.importance_samples, generator).mean(1)
-    members = [
-        {"beta": beta, "best_epoch": int(epoch), "validation_nats_per_row": -float(bound)}
-        for beta, epoch, bound in zip((config.vae.beta, *config.vae.betas), state.best_epoch, bounds, strict=True)
-    ]
-    for i, facts in enumerate(members):
-        place = MODEL if i == 0 else ("vae", "sweep", f"beta-{facts['beta']:g}.safetensors")
-        write_vae(member(state.model, i), vocabulary, facts, run, *place)
-    run.write_json({"members": members, "rows": len(matrix), "validation_rows": len(held)}, "vae", "metrics.json")
-    run.write_json(state.history, "vae", "history.json")
+    if config.vae.model == "mixture":
+        models, history = [fit_mixture_model(matrix, vocabulary, config.vae, seed)], []
+    else:
+        models, history = _fit_sweep(matrix, vocabulary, config.vae, run, seed)
+    for fitted in models[1:]:
+        write_model(fitted, run, "vae", "sweep", f"beta-{fitted.facts['beta']:g}.safetensors")
+    facts = {"model": config.vae.model, "rows": len(matrix)}
+    run.write_json({**facts, "members": [fitted.facts for fitted in models]}, "vae", "metrics.json")
+    run.write_json(history, "vae", "history.json")
+    write_model(models[0], run, *MODEL)
     forget_checkpoint(run)
-    return {"rows": len(matrix), "epochs": state.epoch, **members[0]}
+    return {**facts, **models[0].facts}
+
+
+def fit_mixture_model(matrix: np.ndarray, vocabulary: Vocabulary, config: VaeConfig, seed: int) -> FittedModel:
+    """Fit the default model on uint8 (num_rows, num_tags) rows."""
+    from conceptcaps.vae.mixture import MixtureSettings, fit_mixture
+    from conceptcaps.vae.train import split
+    from conceptcaps.vae.weights import FittedModel
+
+    split(len(matrix), config.validation_fraction, seed)  # refuses too few rows
+    settings = MixtureSettings(validation_fraction=config.validation_fraction, **config.mixture.model_dump())
+    model, facts = fit_mixture(matrix, settings, seed)
+    return FittedModel.of(model, vocabulary, matrix, **facts)
+
+
+def _fit_sweep(
+    matrix: np.ndarray, vocabulary: Vocabulary, config: VaeConfig, run: RunDir, seed: int
+) -> tuple[list[FittedModel], list[dict[str, Any]]]:
+    """The beta-VAE at `beta`, then at each of `betas`, and the history of their fit."""
+    from conceptcaps.vae.analysis import describe_vae
+    from conceptcaps.vae.train import split, train_on_ray
+    from conceptcaps.vae.weights import FittedModel, member
+
+    state = train_on_ray(matrix, config, run, seed)
+    _, held = split(len(matrix), config.validation_fraction, seed)
+    models = []
+    for i, beta in enumerate((config.beta, *config.betas)):
+        single = member(state.model, i)
+        facts = describe_vae(single, matrix[held], vocabulary, config.importance_samples, derive(seed, "report"))
+        facts = {"beta": beta, "epochs": int(state.best_epoch[i]), **facts}
+        models.append(FittedModel.of(single, vocabulary, matrix, **facts))
+    return models, state.history
 
 
 def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     """Sample `specs.num_samples` tag sets into `specs/*.parquet`, in `schema.SPECS`.
 
-    Row i is the same whatever `num_samples`: a longer run extends a shorter one.
+    Row i is the same whatever `num_samples`: a longer run extends a shorter one. Files are made in parallel where Ray
+    runs; at most a few are in memory.
 
     Returns:
         Facts for the manifest: rows, files, acceptance.
@@ -71,31 +107,102 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
         InputError: the model is not there, or the rules leave nothing to sample.
     """
     sampler = make_sampler(config, run)
-    total = config.specs.num_samples
     run.delete("specs")
-    files = 0
-    for files, begin in enumerate(range(0, total, ROWS_PER_FILE), start=1):
-        matrix = sampler.rows(begin, min(begin + ROWS_PER_FILE, total))
-        table = specs_table(matrix, sampler.rules.vocabulary, config.seed, begin)
-        write_table(table, run, "specs", f"part-{files - 1:05d}.parquet")
-    return {"rows": total, "files": files, "acceptance": sampler.acceptance}
+    total = config.specs.num_samples
+    jobs = [(file, *bounds) for file, bounds in enumerate(_file_bounds(total))]
+    if config.specs.max_per_set is not None:
+        _write_limited(sampler, config, run, jobs)
+    elif ray.is_initialized() and len(jobs) > 1:
+        _write_in_parallel(sampler, config, run, jobs)
+    else:
+        for job in jobs:
+            write_file(sampler, run.location, config.seed, *job)
+    return {"rows": total, "files": len(jobs), "acceptance": sampler.acceptance}
 
 
-def make_sampler(config: Config, run: RunDir) -> Any:
+def _file_bounds(total: int) -> list[tuple[int, int]]:
+    from conceptcaps.vae.sampling import CHUNK
+
+    size = CHUNK * CHUNKS_PER_FILE
+    return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
+
+
+def write_file(sampler: Sampler, location: str, run_seed: int, file: int, begin: int, end: int) -> int:
+    """Sample rows [begin, end) and write them as one file; returns their number."""
+    table = specs_table(sampler.rows(begin, end), sampler.rules.vocabulary, run_seed, begin)
+    write_table(table, RunDir(location), "specs", f"part-{file:05d}.parquet")
+    return table.num_rows
+
+
+def _write_in_parallel(sampler: Sampler, config: Config, run: RunDir, jobs: list[tuple[int, int, int]]) -> None:
+    task, shared = ray.remote(write_file), ray.put(sampler)
+    running: list[ray.ObjectRef] = []
+    for job in jobs:
+        if len(running) >= max(_IN_FLIGHT, 2 * int(ray.cluster_resources().get("CPU", 1))):
+            done, running = ray.wait(running)
+            ray.get(done)
+        running.append(task.remote(shared, run.location, config.seed, *job))
+    ray.get(running)
+
+
+def _write_limited(sampler: Sampler, config: Config, run: RunDir, jobs: list[tuple[int, int, int]]) -> None:
+    """One file after the other: which sets are used up depends on all rows before."""
+    from conceptcaps.vae.limits import SetLimit
+    from conceptcaps.vae.sampling import CHUNK
+
+    assert config.specs.max_per_set is not None
+    limit = SetLimit(config.specs.max_per_set)
+    for file, begin, end in jobs:
+        chunks = range(begin // CHUNK, -(-end // CHUNK))
+        rows = np.concatenate([limit.apply(sampler.chunk(i), partial(sampler.chunk, i)) for i in chunks])
+        table = specs_table(rows[: end - begin], sampler.rules.vocabulary, config.seed, begin)
+        write_table(table, run, "specs", f"part-{file:05d}.parquet")
+
+
+def make_sampler(config: Config, run: RunDir) -> Sampler:
     """The sampler that the configuration asks for, over the run's fitted model."""
-    from conceptcaps.vae.sampling import Sampler, VaeProposer
-    from conceptcaps.vae.weights import read_vae
+    from conceptcaps.vae.weights import read_model
 
-    model, vocabulary = read_vae(run, *MODEL)
-    specs = config.specs
-    proposer = VaeProposer(model, specs.method, specs.threshold, specs.temperature)
-    return Sampler(proposer, make_rules(specs, vocabulary, read_contradictions(run)), derive(config.seed, "specs"))
+    return sampler_of(read_model(run, *MODEL), config.specs, read_contradictions(run), derive(config.seed, "specs"))
 
 
-def make_rules(specs: SpecsConfig, vocabulary: Vocabulary, contradictions: Contradictions) -> Any:
-    from conceptcaps.vae.sampling import Rules
+def sampler_of(fitted: FittedModel, specs: SpecsConfig, contradictions: Contradictions, seed: int) -> Sampler:
+    """A sampler over a fitted model: rules, calibration, balancing.
 
-    return Rules(vocabulary, contradictions, specs.min_categories, specs.max_tags, specs.seed_tags)
+    Raises:
+        InputError: a rule or a method that the model cannot follow.
+    """
+    from conceptcaps.vae.sampling import Rules, Sampler
+
+    rules = Rules(fitted.vocabulary, contradictions, specs.min_categories, specs.max_tags, specs.seed_tags)
+    proposer = make_proposer(fitted, specs)
+    found = calibrated(fitted, proposer, rules, specs, seed)
+    return Sampler(proposer.tilted(found.tilt), rules, seed, found.size_log_ratio)
+
+
+def calibrated(fitted: FittedModel, proposer: Proposer, rules: Rules, specs: SpecsConfig, seed: int) -> Calibration:
+    """The calibration that the configuration asks for; none for thresholded sampling."""
+    from conceptcaps.vae.calibration import Targets, balanced, calibrate
+
+    if specs.method == "threshold":
+        return calibrate(proposer, rules, Targets(), seed)
+    rebalanced = specs.rarity_temperature != 1 or specs.min_share > 0
+    wanted = balanced(fitted.marginals, specs.rarity_temperature, specs.min_share)
+    # Balancing adds tags; forcing the training sizes on it would take them away again.
+    sizes = fitted.sizes if specs.calibrate_sizes and not rebalanced else None
+    return calibrate(proposer, rules, Targets(wanted if specs.calibrate_marginals or rebalanced else None, sizes), seed)
+
+
+def make_proposer(fitted: FittedModel, specs: SpecsConfig) -> MixtureProposer | VaeProposer:
+    """The model as a source of draws."""
+    from conceptcaps.vae.mixture import MixtureProposer, TagMixture
+    from conceptcaps.vae.sampling import VaeProposer
+
+    if not isinstance(fitted.model, TagMixture):
+        return VaeProposer(fitted.model, specs.method, specs.threshold, specs.temperature)
+    if specs.method == "threshold":
+        raise InputError("key 'specs.method'", "is 'threshold', which a mixture has not", "Set vae.model to 'beta_vae'")
+    return MixtureProposer(fitted.model, specs.temperature)
 
 
 def read_vocabulary(run: RunDir) -> Vocabulary:
@@ -117,7 +224,7 @@ def read_matrix(run: RunDir, vocabulary: Vocabulary) -> np.ndarray:
         InputError: there are no rows, or their files lack `aspect_list`.
     """
     files = run.files("taxonomy", "rows", suffix=".parquet")
-    parts = [encode_lists(column, vocabulary) for path in files for column in _aspect_lists(run, path)]
+    parts = [encode_lists(column, vocabulary) for path in files for column in aspect_lists(run, path)]
     matrix = np.concatenate(parts) if parts else np.zeros((0, len(vocabulary)), np.uint8)
     if not len(matrix):
         raise InputError(
@@ -126,7 +233,8 @@ def read_matrix(run: RunDir, vocabulary: Vocabulary) -> np.ndarray:
     return matrix
 
 
-def _aspect_lists(run: RunDir, path: str) -> Iterator[pa.Array]:
+def aspect_lists(run: RunDir, path: str) -> Iterator[pa.Array]:
+    """The `aspect_list` column of one Parquet file, batch by batch."""
     wanted = pa.schema([schema.SPECS.field("aspect_list")])
     with run.fs.open_input_file(path) as source:
         file = pq.ParquetFile(source)

@@ -56,7 +56,8 @@ class BetaVAE(nn.Module):
         self, num_tags: int, hidden_dim: int, latent_dim: int, dropout: float, members: int = 1, seed: int = 0
     ):
         super().__init__()
-        self.num_tags, self.latent_dim, self.dropout, self.members = num_tags, latent_dim, dropout, members
+        self.num_tags, self.hidden_dim, self.latent_dim = num_tags, hidden_dim, latent_dim
+        self.dropout, self.members = dropout, members
         generator = torch.Generator().manual_seed(seed)
         self.encoder_hidden = MemberLinear(members, num_tags, hidden_dim, generator)
         self.encoder_out = MemberLinear(members, hidden_dim, 2 * latent_dim, generator)

@@ -6,12 +6,11 @@ neither the number of rows nor the number of workers changes a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
@@ -28,6 +27,10 @@ _MAX_ROUNDS = 2000
 
 class Proposer(Protocol):
     """A model that can draw tag sets, some tags given."""
+
+    def tilted(self, tilt: np.ndarray) -> Proposer:
+        """The same model with `tilt` (num_tags,) added to its logits."""
+        ...
 
     def propose(self, rng: np.random.Generator, count: int, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw `count` tag sets in which the tags `given` (indices) are set.
@@ -48,12 +51,17 @@ class VaeProposer:
         method: 'bernoulli' draws each tag with its probability, 'threshold' sets those at or above `threshold`.
         threshold: for method 'threshold'.
         temperature: logits are divided by it.
+        tilt: float (num_tags,) or 0.0, added to the logits.
     """
 
     model: BetaVAE
     method: str = "bernoulli"
     threshold: float = 0.5
     temperature: float = 1.0
+    tilt: np.ndarray | float = 0.0
+
+    def tilted(self, tilt: np.ndarray) -> VaeProposer:
+        return replace(self, tilt=tilt)
 
     def propose(self, rng: np.random.Generator, count: int, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         z = rng.standard_normal((count, self.model.latent_dim))
@@ -73,7 +81,8 @@ class VaeProposer:
     def _logits(self, z: np.ndarray) -> np.ndarray:
         weights = self._weights
         hidden = np.maximum(z @ weights["decoder_hidden.weight"] + weights["decoder_hidden.bias"], 0)
-        return (hidden @ weights["decoder_out.weight"] + weights["decoder_out.bias"]) / self.temperature
+        logits = (hidden @ weights["decoder_out.weight"] + weights["decoder_out.bias"]) / self.temperature
+        return logits + self.tilt
 
 
 @dataclass(frozen=True)
@@ -124,13 +133,16 @@ class Sampler:
         proposer: the model.
         rules: that every row satisfies.
         seed: of the run's sampling.
+        size_log_ratio: float (any length,), by set size, the log of how much oftener than the model makes them such
+            sets are wanted; sizes beyond its end count as its last. None leaves the model's sizes.
 
     Raises:
         InputError: the model practically never makes such a row.
     """
 
-    def __init__(self, proposer: Proposer, rules: Rules, seed: int):
+    def __init__(self, proposer: Proposer, rules: Rules, seed: int, size_log_ratio: np.ndarray | None = None):
         self.proposer, self.rules, self.seed = proposer, rules, seed
+        self.size_log_ratio = np.zeros(1) if size_log_ratio is None else size_log_ratio
         self._log_envelope, self.acceptance = self._measure()
 
     def _measure(self) -> tuple[float, float]:
@@ -139,7 +151,7 @@ class Sampler:
         best, accepted, tried = -np.inf, 0.0, 0
         while tried < _PILOT_DRAWS:
             rng = generator(self.seed, "pilot", tried)
-            matrix, log_weight = self.proposer.propose(rng, _PILOT, self.rules.given_indices)
+            matrix, log_weight = self._propose(rng, _PILOT)
             tried += _PILOT
             found.append(log_weight[self.rules.admits(matrix) & np.isfinite(log_weight)])
             best = max(best, found[-1].max(initial=-np.inf))
@@ -152,14 +164,19 @@ class Sampler:
             "Give fewer seed_tags, lower min_categories or threshold, or raise max_tags or temperature",
         )
 
-    def chunk(self, index: int) -> np.ndarray:
-        """uint8 (CHUNK, num_tags): rows [index * CHUNK, (index + 1) * CHUNK)."""
+    def _propose(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        matrix, log_weight = self.proposer.propose(rng, count, self.rules.given_indices)
+        sizes = np.minimum(matrix.sum(1), len(self.size_log_ratio) - 1)
+        return matrix, log_weight + self.size_log_ratio[sizes]
+
+    def chunk(self, index: int, spare: int = 0) -> np.ndarray:
+        """uint8 (CHUNK, num_tags): rows [index * CHUNK, (index + 1) * CHUNK), or their `spare`-th replacements."""
         kept: list[np.ndarray] = []
         missing = CHUNK
         for attempt in range(_MAX_ROUNDS):
-            rng = generator(self.seed, "chunk", index, attempt)
+            rng = generator(self.seed, "chunk", index, spare, attempt)
             count = int(min(max(1.1 * missing / self.acceptance, 256), 4 * CHUNK))
-            matrix, log_weight = self.proposer.propose(rng, count, self.rules.given_indices)
+            matrix, log_weight = self._propose(rng, count)
             chosen = np.log(rng.random(count)) < log_weight - self._log_envelope
             rows = matrix[chosen & self.rules.admits(matrix)][:missing]
             kept.append(rows)
@@ -173,9 +190,3 @@ class Sampler:
         chunks = [self.chunk(i) for i in range(begin // CHUNK, -(-end // CHUNK))]
         first = begin // CHUNK * CHUNK
         return np.concatenate(chunks)[begin - first : end - first]
-
-
-def latents(model: BetaVAE, matrix: np.ndarray) -> np.ndarray:
-    """float32 (num_rows, latent_dim): posterior means of multi-hot rows."""
-    with torch.no_grad():
-        return model.encode(torch.from_numpy(matrix).float()[None])[0][0].numpy()

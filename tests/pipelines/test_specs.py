@@ -1,5 +1,7 @@
 """Taxonomy artefacts to a fitted model to specs, through the run directory."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +37,9 @@ def write_taxonomy(run: RunDir, num_rows: int = 200) -> None:
 
 
 def config(**sections) -> Config:
-    vae = {"epochs": 5, "hidden_dim": 16, "latent_dim": 2, **sections.pop("vae", {})}
+    mixture = {"members": 2, "components": 2, "epochs": 4}
+    vae = {"model": "beta_vae", "epochs": 5, "hidden_dim": 16, "latent_dim": 2, **sections.pop("vae", {})}
+    vae["mixture"] = mixture
     return Config.model_validate({"vae": vae, "specs": {"num_samples": 500, **sections.pop("specs", {})}, **sections})
 
 
@@ -69,6 +73,45 @@ def test_more_samples_extend_the_same_rows(run):
     few = read_specs(run)
     specs.run_specs(config(specs={"num_samples": 5000}), run)
     assert read_specs(run).slice(0, 500).equals(few)
+
+
+def test_the_default_model_fits_and_samples(run):
+    facts = specs.run_vae(config(vae={"model": "mixture"}), run)
+    assert facts["model"] == "mixture"
+    specs.run_specs(config(), run)
+    few = read_specs(run)
+    matrix = VOCABULARY.encode(few["aspect_list"].to_pylist())
+    assert VOCABULARY.num_categories(matrix).min() >= 3
+    specs.run_specs(config(specs={"num_samples": 5000}), run)
+    assert read_specs(run).slice(0, 500).equals(few)
+
+
+def test_a_mixture_has_no_threshold(run):
+    specs.run_vae(config(vae={"model": "mixture"}), run)
+    with pytest.raises(InputError, match="beta_vae"):
+        specs.run_specs(config(specs={"method": "threshold"}), run)
+
+
+def test_seed_tags_stand_in_every_row(run):
+    specs.run_specs(config(specs={"seed_tags": ["jazz", "slow tempo"]}), run)
+    assert all({"jazz", "slow tempo"} <= set(tags) for tags in read_specs(run)["aspect_list"].to_pylist())
+
+
+def test_most_rows_of_one_set(run):
+    specs.run_specs(config(specs={"num_samples": 6000}), run)
+    free = Counter(map(tuple, read_specs(run)["aspect_list"].to_pylist()))
+    assert max(free.values()) > 40
+    specs.run_specs(config(specs={"num_samples": 6000, "max_per_set": 40}), run)
+    limited = Counter(map(tuple, read_specs(run)["aspect_list"].to_pylist()))
+    assert max(limited.values()) == 40
+    specs.run_specs(config(specs={"num_samples": 300, "max_per_set": 40}), run)
+    assert read_specs(run).num_rows == 300
+
+
+def test_balancing_lifts_every_tag(run):
+    specs.run_specs(config(specs={"num_samples": 4000, "min_share": 0.3}), run)
+    matrix = VOCABULARY.encode(read_specs(run)["aspect_list"].to_pylist())
+    assert matrix.mean(0).min() > 0.25
 
 
 def test_seed_changes_rows(run):
