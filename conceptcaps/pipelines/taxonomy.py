@@ -10,11 +10,13 @@ import csv
 import io
 import logging
 import pickle
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
@@ -25,15 +27,19 @@ from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.taxonomy import annotations as sources
-from conceptcaps.taxonomy import counting
+from conceptcaps.taxonomy import counting, distill, synonyms
 from conceptcaps.taxonomy.annotations import Part
+from conceptcaps.taxonomy.cleaning import clean
 from conceptcaps.taxonomy.counting import Totals
+from conceptcaps.taxonomy.distill import Distiller
 from conceptcaps.taxonomy.matching import Matcher
-from conceptcaps.vocabulary import Vocabulary
+from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 STAGE, ROWS_FOLDER = "taxonomy", "rows"
+REPORT = (STAGE, "report.json")
+Plan = Callable[[], ray.data.Dataset]
 _ROWS_PER_BATCH = 4096
 _ROWS_PER_BLOCK = 32_768
 
@@ -42,35 +48,59 @@ def run_taxonomy(config: Config, run: RunDir) -> dict[str, Any]:
     """Write the `taxonomy` folder of a run; returns the counts for its manifest.
 
     Files: concepts_to_tags.json, rows/*.parquet (`matching.ROWS`), frequencies.csv, cooccurrence.parquet,
-    contradictions.json, rejects.json, report.json.
+    contradictions.json, rejects.json, report.json; where a canonical table is used synonyms.csv and categories.csv;
+    and differences.csv where there is a taxonomy to compare with. From a table of frequencies no rows can be made.
 
     Raises:
         InputError: annotations or taxonomy are missing or malformed, or no row is left; nothing is written then.
     """
     section = config.taxonomy
-    parsed = parsed_rows(section)
-    matcher = Matcher.of(_given_vocabulary(section), where=section.taxonomy or "taxonomy")
-    totals = count(parsed(), matcher, section.min_categories)
+    given, compared = _given_vocabulary(section), _optional_vocabulary(section.compare_with)
+    parts = sources.find_parts(section.annotations)
+    if frequencies := _frequencies(parts, section):
+        return _from_frequencies(section, frequencies, compared, run)
+    plan = parsed_rows(section, parts)
+    distiller = None if given and not section.fold_synonyms else _distiller(section, plan)
+    if given:
+        vocabulary = given
+    else:
+        vocabulary, distiller = _chosen(section, cast("Distiller", distiller), plan)
+    canonical = distiller.canonical if distiller else None
+    matcher = Matcher.of(vocabulary, canonical, where=section.taxonomy or "taxonomy")
+    totals = count(plan(), matcher, section.min_categories)
     check(section, totals)
     run.delete(STAGE)
-    write_rows(parsed(), matcher, section.min_categories, run)
-    return write_tables(matcher, totals, run)
+    write_rows(plan(), matcher, section, run)
+    facts = write_tables(matcher, totals, run)
+    if distiller:
+        facts |= write_distilled(distiller, vocabulary, compared, run)
+    run.write_json(facts | {"unused": totals.unused(matcher), "in_another_script": totals.not_latin()}, *REPORT)
+    return facts
 
 
-def parsed_rows(section: TaxonomyConfig) -> Callable[[], ray.data.Dataset]:
-    """What builds the plan part that all passes begin with: annotations -> rows of schema `PARSED`."""
-    parts = sources.find_parts(section.annotations)
+def parsed_rows(section: TaxonomyConfig, parts: list[Part]) -> Plan:
+    """What builds the part that all plans begin with: annotations -> rows of schema `PARSED`."""
     table = None if parts else sources.load_hub(section.annotations, section.split)
 
     def plan() -> ray.data.Dataset:
         if table is not None:
             return _each(ray.data.from_arrow(table), sources.parse_table)
         numbers = ray.data.range(len(parts), override_num_blocks=len(parts))
-        raw = numbers.map_batches(_read, batch_size=1, fn_kwargs={"parts": parts})
+        read: Callable[..., Any] = _read
+        raw = numbers.map_batches(read, batch_size=1, fn_kwargs={"parts": parts})
         # Splits a long file's rows between workers.
         return _each(raw.repartition(target_num_rows_per_block=_ROWS_PER_BLOCK), sources.parse_table)
 
     return plan
+
+
+def count_pairs(parsed: ray.data.Dataset, index: Mapping[str, Sequence[int]], size: int) -> np.ndarray:
+    """int64 (size, size): in how many rows each pair of columns stands; `index` gives a cleaned tag's columns."""
+    total = np.zeros((size, size), dtype=np.int64)
+    for row in _each(parsed, _count_pairs, index=index, size=size).iter_rows():
+        rows, columns, counts = pickle.loads(row["pairs"])
+        total[rows, columns] += counts
+    return total
 
 
 def count(parsed: ray.data.Dataset, matcher: Matcher, min_categories: int) -> Totals:
@@ -101,9 +131,10 @@ def check(section: TaxonomyConfig, totals: Totals) -> None:
         raise InputError(section.annotations, problem, "Lower taxonomy.min_categories, or widen the taxonomy")
 
 
-def write_rows(parsed: ray.data.Dataset, matcher: Matcher, min_categories: int, run: RunDir) -> None:
-    """Match the parsed rows and write those with enough categories below taxonomy/rows."""
-    rows = _each(parsed, matcher.rows, min_categories=min_categories)
+def write_rows(parsed: ray.data.Dataset, matcher: Matcher, section: TaxonomyConfig, run: RunDir) -> None:
+    """Match the parsed rows and write those with enough categories below taxonomy/rows, captions cleaned."""
+    arguments = {"min_categories": section.min_categories, "clean_captions": section.clean_captions}
+    rows = _each(parsed, matcher.rows, **arguments)
     # In order: the order of rows decides what a seeded model makes of them.
     rows.context.execution_options.preserve_order = True
     rows.write_parquet(run.path(STAGE, ROWS_FOLDER), filesystem=run.fs)
@@ -119,14 +150,100 @@ def write_tables(matcher: Matcher, totals: Totals, run: RunDir) -> dict[str, Any
     run.write_bytes(frequencies_csv(totals.tags, matcher).encode(), STAGE, "frequencies.csv")
     run.write_bytes(_parquet_bytes(cooccurrence), STAGE, "cooccurrence.parquet")
     run.write_json({"malformed": totals.num_bad, "listed": totals.rejects}, STAGE, "rejects.json")
-    run.write_json(facts | {"unused": totals.unused(matcher)}, STAGE, "report.json")
     return facts
 
 
-def _given_vocabulary(section: TaxonomyConfig) -> Vocabulary:
-    if section.taxonomy is None:
+def write_distilled(
+    distiller: Distiller, vocabulary: Vocabulary, compared: Vocabulary | None, run: RunDir
+) -> dict[str, Any]:
+    """The canonical table, what became of every tag, and the differences from another taxonomy; returns facts."""
+    run.write_bytes(synonyms.write_csv(distiller.entries).encode(), STAGE, "synonyms.csv")
+    run.write_bytes(distiller.categories_csv(vocabulary).encode(), STAGE, "categories.csv")
+    facts: dict[str, Any] = {"coverage": distiller.coverage(), "tags_by_category": distill.balance(vocabulary)}
+    if compared is not None:
+        rows = distill.differences(distiller, vocabulary, compared)
+        run.write_bytes(distill.differences_csv(rows).encode(), STAGE, "differences.csv")
+        disagreements = [row for row in rows if row["agrees"] == "no"]
+        facts |= {"agreement": distill.agreement(rows), "disagreements": disagreements}
+    return facts
+
+
+def _given_vocabulary(section: TaxonomyConfig) -> Vocabulary | None:
+    if section.taxonomy is None and section.annotations == sources.EMBEDDED:
         return embedded_vocabulary()
-    return load_vocabulary(section.taxonomy)
+    return _optional_vocabulary(section.taxonomy)
+
+
+def _optional_vocabulary(location: str | None) -> Vocabulary | None:
+    return None if location is None else load_vocabulary(location)
+
+
+def _frequencies(parts: list[Part], section: TaxonomyConfig) -> Counter[str]:
+    """Cleaned tags and counts where the annotations are tables of frequencies; else empty."""
+    tables = [part for part in parts if sources.is_frequencies(part)]
+    if tables and len(tables) < len(parts):
+        problem = "holds tables of frequencies beside annotated rows"
+        raise InputError(section.annotations, problem, "Give one kind at a time")
+    tags = Counter[str]()
+    for part in tables:
+        for tag, number in sources.read_frequencies(part).items():
+            tags[clean(tag)] += number
+    return tags
+
+
+def _from_frequencies(
+    section: TaxonomyConfig, tags: Counter[str], compared: Vocabulary | None, run: RunDir
+) -> dict[str, Any]:
+    distiller = Distiller.of(tags, _edited(section))
+    vocabulary = _given_vocabulary(section) or distiller.choose(section.num_tags, section.min_count)
+    matcher = Matcher.of(vocabulary, distiller.canonical, where=section.taxonomy or "taxonomy")
+    run.delete(STAGE)
+    run.write_bytes(vocabulary.to_json().encode(), STAGE, "concepts_to_tags.json")
+    run.write_bytes(Contradictions.for_vocabulary(vocabulary).to_json().encode(), STAGE, "contradictions.json")
+    run.write_bytes(frequencies_csv(tags, matcher).encode(), STAGE, "frequencies.csv")
+    facts = {"rows_read": 0, "rows_kept": 0, "tags": len(vocabulary)}
+    facts |= write_distilled(distiller, vocabulary, compared, run)
+    run.write_json(facts, *REPORT)
+    return facts
+
+
+def _distiller(section: TaxonomyConfig, plan: Plan) -> Distiller:
+    """The canonical table of the rows' tags, with evidence from the rows."""
+    none = Vocabulary(dict.fromkeys(CATEGORIES, ()))
+    totals = count(plan(), Matcher.of(none), section.min_categories)
+    if not totals.tags:
+        check(section, totals)
+    distiller = Distiller.of(totals.tags, _edited(section))
+    tags = distiller.evidence_tags()
+    if section.synonyms is not None or not tags:
+        return distiller
+    pairs = count_pairs(plan(), {tag: (i,) for i, tag in enumerate(tags)}, len(tags))
+    return distiller.with_pairs(tags, pairs, totals.num_good)
+
+
+def _chosen(section: TaxonomyConfig, distiller: Distiller, plan: Plan) -> tuple[Vocabulary, Distiller]:
+    """The vocabulary, and the distiller with pairs of candidates that people may want to fold."""
+    candidates = distiller.candidates(section.num_tags, section.min_count)
+    if not candidates.tags:
+        problem = f"no tag of a category stands in {section.min_count} rows"
+        raise InputError(section.annotations, problem, "Lower taxonomy.min_count, or give a taxonomy")
+    columns = {tag: i for i, tag in enumerate(candidates.tags)}
+    index = {tag: (columns[home],) for tag, home in distiller.canonical.items() if home in columns}
+    candidates = candidates.with_pairs(count_pairs(plan(), index, len(columns)))
+    return distiller.choose(section.num_tags, section.min_count, candidates), distiller.with_suggestions(candidates)
+
+
+def _edited(section: TaxonomyConfig) -> list[synonyms.Entry] | None:
+    if section.synonyms is None:
+        return None
+    return synonyms.read_csv(_read_text(section.synonyms, "the synonyms.csv of a run"), where=section.synonyms)
+
+
+def _read_text(location: str, wanted: str) -> str:
+    try:
+        return Path(location).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(location, f"cannot be read ({error})", f"Give the path of {wanted}") from error
 
 
 def load_vocabulary(location: str) -> Vocabulary:
@@ -137,11 +254,7 @@ def load_vocabulary(location: str) -> Vocabulary:
     """
     if location == sources.EMBEDDED:
         return embedded_vocabulary()
-    try:
-        return Vocabulary.from_json(Path(location).expanduser().read_bytes(), where=location)
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise InputError(location, problem, "Give the path of a concepts_to_tags.json") from error
+    return Vocabulary.from_json(_read_text(location, "a concepts_to_tags.json"), where=location)
 
 
 def embedded_vocabulary() -> Vocabulary:
@@ -173,6 +286,10 @@ def _read(batch: Any, parts: list[Part]) -> Any:
 
 def _count_batch(parsed: pa.Table, matcher: Matcher, min_categories: int) -> pa.Table:
     return pa.table({"totals": [pickle.dumps(Totals.of(parsed, matcher, min_categories))]})
+
+
+def _count_pairs(parsed: pa.Table, index: Mapping[str, Sequence[int]], size: int) -> pa.Table:
+    return pa.table({"pairs": [pickle.dumps(counting.indexed_pairs(parsed, index, size))]})
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:

@@ -6,7 +6,6 @@ table finds each row's tags or what is wrong with it.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
@@ -18,12 +17,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from conceptcaps.errors import InputError
+from conceptcaps.taxonomy.aspects import parse_aspects
 
 EMBEDDED = "embedded"
 EMBEDDED_CORPUS, EMBEDDED_TAXONOMY = "corpus.csv.gz", "concepts_to_tags.json"
@@ -42,7 +41,6 @@ PARSED = pa.schema(
 _ROWS_PER_TABLE = 4096
 _SUFFIXES = {"csv": "csv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _LONGEST_FIELD = 2**20
 _ADVICE = f"Annotations need the columns {' and '.join(NEEDED)}"
 
@@ -192,54 +190,6 @@ def parse_table(raw: pa.Table) -> pa.Table:
     return pa.table(columns, schema=PARSED)
 
 
-def parse_aspects(value: Any) -> list[str]:
-    """The tags of an aspect_list: a list, or the text of a Python, JSON or numpy list, or comma-separated text.
-
-    Raises:
-        ValueError: it is none of these, or holds something other than strings; says what is wrong.
-    """
-    if isinstance(value, np.ndarray | tuple):
-        value = list(value)
-    if isinstance(value, list):
-        return _strings(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("aspect_list is empty")
-    text = value.strip()
-    if text[0] not in "[(":
-        return [tag for part in text.split(",") if (tag := part.strip())]
-    if text[-1] != {"[": "]", "(": ")"}[text[0]]:
-        raise ValueError(f"aspect_list is not closed: {_short(text)}")
-    return _bracketed(text)
-
-
-def _bracketed(text: str) -> list[str]:
-    if '"' in text:
-        try:
-            return _strings(json.loads(text))
-        except json.JSONDecodeError:
-            pass  # a Python or numpy list may hold double quotes too
-    # Not literal_eval on the whole: Python joins adjacent strings, which is how numpy prints its items.
-    inner, tags, end = text[1:-1], [], 0
-    for match in _QUOTED.finditer(inner):
-        if inner[end : match.start()].strip() not in ("", ","):
-            break
-        tags.append(_unquoted(match.group()))
-        end = match.end()
-    if inner[end:].strip() not in ("", ","):
-        raise ValueError(f"aspect_list does not parse: {_short(text)}")
-    return _strings(tags)
-
-
-def _unquoted(literal: str) -> str:
-    return str(ast.literal_eval(literal)) if "\\" in literal or "\n" in literal else literal[1:-1]
-
-
-def _strings(values: Any) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise ValueError(f"aspect_list holds something other than strings: {_short(repr(values))}")
-    return [tag for v in values if (tag := v.strip())]
-
-
 def _checked(caption: Any, aspects: Any, problem: str | None) -> tuple[list[str], str | None]:
     if problem is not None:
         return [], problem
@@ -251,11 +201,6 @@ def _checked(caption: Any, aspects: Any, problem: str | None) -> tuple[list[str]
         return parse_aspects(aspects), None
     except (ValueError, SyntaxError) as error:
         return [], str(error)
-
-
-def _short(text: str, limit: int = 80) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _files(annotations: str) -> list[str]:

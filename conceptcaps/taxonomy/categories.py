@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from conceptcaps.taxonomy.cleaning import clean
+from conceptcaps.taxonomy.cleaning import clean, is_latin
 from conceptcaps.taxonomy.lexicon import QUALITY, Lexicon
 from conceptcaps.vocabulary import CATEGORIES
 
@@ -68,7 +67,7 @@ class Categoriser:
         if kind:
             return _verdict(kind, 1.0, f"{folded!r} is listed as {kind}")
         words = folded.split()
-        if not words or not _is_latin(text):
+        if not words or not is_latin(text):
             return Verdict(OTHER, FOREIGN, 1.0, "not written in Latin letters")
         return self._by_rhythm(words) or self._by_head(words)
 
@@ -114,48 +113,59 @@ def _verdict(kind: str, confidence: float, reason: str) -> Verdict:
     return Verdict(kind if kind in CATEGORIES else OTHER, kind, confidence, reason)
 
 
-def _is_latin(text: str) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    return not letters or sum("LATIN" in unicodedata.name(c, "") for c in letters) > len(letters) / 2
-
-
 class LetterClassifier:
     """Naive Bayes on character n-grams of the lexicon's phrases, temperature-calibrated on held-out phrases.
 
     Source: Cavnar and Trenkle (1994) for the features; Guo et al. (2017), section 4.2, for the temperature.
+
+    Attributes:
+        temperature: log probabilities are divided by this.
+        accuracy: share of held-out phrases of the lexicon put in their class.
     """
 
-    def __init__(self, lexicon: Lexicon, num_folds: int = 5):
-        from sklearn.feature_extraction.text import CountVectorizer
-        from sklearn.model_selection import cross_val_predict
-        from sklearn.naive_bayes import MultinomialNB
-        from sklearn.pipeline import make_pipeline
+    classes = (*CATEGORIES, OTHER)
 
+    def __init__(self, lexicon: Lexicon, num_folds: int = 5):
         phrases = sorted(lexicon.classes)
-        kinds = [k if k in CATEGORIES else OTHER for k in (lexicon.classes[p] for p in phrases)]
-        self.model = make_pipeline(
-            CountVectorizer(analyzer="char_wb", ngram_range=(2, 5), binary=True), MultinomialNB(alpha=0.1)
-        )
-        # Every num_folds-th phrase of the sorted list: near-duplicates fall apart, and no random number is needed.
-        folds = [
-            (np.flatnonzero(fold != k), np.flatnonzero(fold == k))
-            for k in range(num_folds)
-            for fold in [np.arange(len(phrases)) % num_folds]
-        ]
-        held_out = cross_val_predict(self.model, phrases, kinds, cv=folds, method="predict_log_proba")
-        self.model.fit(phrases, kinds)
-        self.classes = list(self.model.classes_)
-        target = np.array([self.classes.index(k) for k in kinds])
+        target = np.array([self._class_of(lexicon.classes[p]) for p in phrases])
+        # Every num_folds-th phrase of the sorted list: neighbours fall apart, and no random number is needed.
+        fold = np.arange(len(phrases)) % num_folds
+        held_out = np.empty((len(phrases), len(self.classes)))
+        for k in range(num_folds):
+            self._fit([p for p, f in zip(phrases, fold, strict=True) if f != k], target[fold != k])
+            held_out[fold == k] = [self._scores(p) for p, f in zip(phrases, fold, strict=True) if f == k]
+        self._fit(phrases, target)
         grid = np.geomspace(1, 50, 60)
         self.temperature = float(grid[np.argmin([_log_loss(held_out / t, target) for t in grid])])
         self.accuracy = float((held_out.argmax(1) == target).mean())
 
     def __call__(self, folded: str) -> tuple[str, float]:
         """(class, its probability) of a folded tag."""
-        scores = self.model.predict_log_proba([folded])[0] / self.temperature
-        probabilities = _softmax(scores[None])[0]
+        probabilities = _softmax(self._scores(folded)[None] / self.temperature)[0]
         best = int(probabilities.argmax())
-        return str(self.classes[best]), float(probabilities[best])
+        return self.classes[best], float(probabilities[best])
+
+    def _class_of(self, kind: str) -> int:
+        return self.classes.index(kind) if kind in self.classes else len(CATEGORIES)
+
+    def _fit(self, phrases: list[str], target: np.ndarray) -> None:
+        counts: dict[str, np.ndarray] = {}
+        for phrase, k in zip(phrases, target, strict=True):
+            for gram in letter_grams(phrase):
+                counts.setdefault(gram, np.zeros(len(self.classes)))[k] += 1
+        smooth = np.array(list(counts.values())) + 0.1
+        self._weights = dict(zip(counts, np.log(smooth / smooth.sum(0)), strict=True))
+        self._prior = np.log(np.bincount(target, minlength=len(self.classes)) / len(target))
+
+    def _scores(self, phrase: str) -> np.ndarray:
+        known = [self._weights[gram] for gram in letter_grams(phrase) if gram in self._weights]
+        return self._prior + np.sum(known, axis=0)
+
+
+def letter_grams(phrase: str, shortest: int = 2, longest: int = 5) -> set[str]:
+    """The character n-grams of each word, with its edges marked by spaces."""
+    padded = [f" {word} " for word in phrase.split()]
+    return {w[i : i + n] for w in padded for n in range(shortest, longest + 1) for i in range(len(w) - n + 1)}
 
 
 @functools.lru_cache(maxsize=1)

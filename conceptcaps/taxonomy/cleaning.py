@@ -23,3 +23,9 @@ def clean(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).lower()
     return _HYPHEN.sub("-", _SPACE.sub(" ", text)).strip(_OUTER)
+
+
+def is_latin(text: str) -> bool:
+    """Whether most letters of a text are of the Latin script; True without letters."""
+    letters = [c for c in text if c.isalpha()]
+    return not letters or sum("LATIN" in unicodedata.name(c, "") for c in letters) > len(letters) / 2

@@ -12,7 +12,7 @@ import pyarrow as pa
 import scipy.sparse
 
 from conceptcaps.contradictions import Contradictions
-from conceptcaps.taxonomy.cleaning import clean
+from conceptcaps.taxonomy.cleaning import clean, is_latin
 from conceptcaps.taxonomy.matching import Matcher
 from conceptcaps.vocabulary import Vocabulary
 
@@ -83,6 +83,10 @@ class Totals:
         """Tags of the vocabulary that no row has."""
         used = {matcher.home.get(tag) for tag in self.tags}
         return [tag for tag in matcher.vocabulary.tags if tag not in used]
+
+    def not_latin(self) -> list[str]:
+        """The commonest tags in another script; they match nothing and stay in frequencies.csv."""
+        return [tag for tag, _ in self.tags.most_common() if not is_latin(tag)][:MAX_LISTED]
 
     def facts(self, matcher: Matcher) -> dict[str, int]:
         """The counts that a run's manifest and report show."""

@@ -33,11 +33,13 @@ class Distiller:
         tags: cleaned tag -> rows (or uses) that have it.
         entries: the canonical table.
         categorise: tag -> `Verdict`.
+        num_rows: rows counted; 0 where there are frequencies only.
     """
 
     tags: Mapping[str, int]
     entries: tuple[Entry, ...]
     categorise: Categoriser
+    num_rows: int = 0
 
     @classmethod
     def of(cls, tags: Mapping[str, int], edited: list[Entry] | None = None) -> Distiller:
@@ -84,7 +86,17 @@ class Distiller:
             num_rows: rows counted.
         """
         entries = synonyms.with_evidence(self.entries, evidence, pairs, num_rows)
-        return replace(self, entries=tuple(entries))
+        return replace(self, entries=tuple(entries), num_rows=num_rows)
+
+    def with_suggestions(self, candidates: Candidates) -> Distiller:
+        """The same with pairs of candidates that are used alike, listed for people to decide on."""
+        if candidates.pairs is None:
+            return self
+        homes = dict(zip(candidates.tags, candidates.categories, strict=True))
+        num_rows = max(self.num_rows, int(candidates.counts.max(initial=1)))
+        return replace(
+            self, entries=(*self.entries, *synonyms.suggest(candidates.tags, candidates.pairs, num_rows, homes))
+        )
 
     def coverage(self) -> dict[str, Any]:
         """Uses by where they land: 'quality', each category, 'other' by kind; and the recognised share of the rest.
@@ -122,10 +134,6 @@ class Distiller:
             sure = round(verdict.confidence, 3)
             writer.writerow([tag, count, home, verdict.category, verdict.kind, sure, verdict.reason, chosen])
         return text.getvalue()
-
-    def not_latin(self) -> list[str]:
-        """Tags in another script, kept as 'other'."""
-        return sorted(tag for tag in self.tags if self.categorise(tag).reason == "not written in Latin letters")
 
 
 def differences(distiller: Distiller, ours: Vocabulary, theirs: Vocabulary) -> list[dict[str, Any]]:

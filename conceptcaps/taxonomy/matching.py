@@ -10,6 +10,7 @@ import pyarrow as pa
 from conceptcaps.errors import InputError
 from conceptcaps.schema import ASPECT_COLUMNS
 from conceptcaps.taxonomy.cleaning import clean
+from conceptcaps.taxonomy.phrases import remove_quality
 from conceptcaps.vocabulary import Vocabulary
 
 ROWS = pa.schema([pa.field("caption", pa.string()), *(pa.field(c, pa.list_(pa.string())) for c in ASPECT_COLUMNS)])
@@ -49,14 +50,14 @@ class Matcher:
         """The vocabulary's tags among tags as written; repeats possible."""
         return [home for tag in tags if (home := self.home.get(clean(tag))) is not None]
 
-    def rows(self, parsed: pa.Table, min_categories: int) -> pa.Table:
+    def rows(self, parsed: pa.Table, min_categories: int, clean_captions: bool = False) -> pa.Table:
         """The rows of schema `ROWS` among parsed rows: those with tags in at least `min_categories` categories."""
         kept: dict[str, list] = {name: [] for name in ROWS.names}
         for caption, tags in zip(parsed["caption"].to_pylist(), parsed["tags"].to_pylist(), strict=True):
             columns = self.vocabulary.columns(self.match(tags))
             if sum(bool(columns[name]) for name in ASPECT_COLUMNS[1:]) < min_categories:
                 continue
-            kept["caption"].append(caption)
+            kept["caption"].append(remove_quality(caption) if clean_captions else caption)
             for name, values in columns.items():
                 kept[name].append(values)
         return pa.table(kept, schema=ROWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Candidates:
         tags = [t for t, n in counts.items() if n >= min_count and categories.get(t) in CATEGORIES]
         tags = sorted(tags, key=lambda t: (-counts[t], t))[:most]
         return cls(tags, [categories[t] for t in tags], np.array([counts[t] for t in tags], dtype=np.int64))
+
+    def with_pairs(self, pairs: np.ndarray) -> Candidates:
+        """The same with pair counts of rows, whose diagonal replaces the counts."""
+        return replace(self, counts=np.diag(pairs), pairs=pairs)
 
 
 def choose(candidates: Candidates, num_tags: int) -> Vocabulary:

@@ -121,17 +121,18 @@ def suggest(
     """
     profiles = _profiles(counts, num_rows)
     similar = np.triu(profiles @ profiles.T, k=1)
+    single = np.diag(counts)
     found = []
-    for i, j in np.argwhere(similar >= least):
-        one, other = sorted((tags[i], tags[j]), key=lambda t: (counts[tags.index(t), tags.index(t)], t))
-        lift = counts[i, j] * num_rows / max(1, int(counts[i, i]) * int(counts[j, j]))
-        if lift < 1 and categories.get(one) == categories.get(other):
-            number = int(min(counts[i, i], counts[j, j]))
-            evidence = {"together": int(counts[i, j]), "lift": round(float(lift), 3)}
-            context = round(float(similar[i, j]), 3)
-            found.append(
-                Entry(one, number, other, SUGGESTED, _similarity(one, other), **evidence, context=context, apply="no")
-            )
+    for pair in np.argwhere(similar >= least):
+        rare, common = sorted(pair, key=lambda k: (single[k], tags[k]))
+        lift = counts[rare, common] * num_rows / max(1, int(single[rare]) * int(single[common]))
+        if lift >= 1 or categories.get(tags[rare]) != categories.get(tags[common]):
+            continue
+        entry = Entry(
+            tags[rare], int(single[rare]), tags[common], SUGGESTED, _similarity(tags[rare], tags[common]), apply="no"
+        )
+        context = round(float(similar[tuple(pair)]), 3)
+        found.append(replace(entry, together=int(counts[rare, common]), lift=round(float(lift), 3), context=context))
     return sorted(found, key=lambda e: (-(e.context or 0), e.tag))
 
 
