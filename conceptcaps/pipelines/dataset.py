@@ -56,7 +56,7 @@ def run_dataset(config: Config, run: RunDir) -> dict[str, Any]:
     written, gone = _write(config, run, folder, placement, paths)
     bad |= gone
     statistics = placement.statistics() | settings | _facts(config, written, bad)
-    statistics["concept_sets"] = write_concept_sets(config, run, folder, placement)
+    statistics["concept_sets"] = write_concept_sets(config.dataset.concept_sets, config.seed, run, folder, placement)
     _write_rows(run, folder, placement)
     write_card(config, run, folder, statistics)
     run.write_json(statistics, folder, STATISTICS)
@@ -88,7 +88,7 @@ def _index(config: Config, run: RunDir, paths: list[str]) -> tuple[pa.Table, dic
     """The index of all shards, and the shards that cannot be read with why."""
     location, seed = run.location, config.seed
     tasks = [pa.table({"file": list(range(len(paths)))[at : at + _FILES_PER_TASK]}) for at in _steps(len(paths))]
-    shared = ray.put(paths)
+    shared: Any = ray.put(paths)
 
     def read(files: pa.Table) -> pa.Table:
         return read_index(RunDir(location), files["file"].to_pylist(), ray.get(shared), seed)
@@ -132,7 +132,7 @@ def _write_kind(
     """Write the text configs or the audio ones, a task per chunk."""
     location, settings = run.location, config.dataset
     metadata = hub_features(settings, audio).arrow_schema.metadata
-    shared = ray.put(paths)
+    shared: Any = ray.put(paths)
     references = [ray.put(chunk) for chunk in plan]
 
     def write(table: pa.Table) -> pa.Table:

@@ -11,11 +11,12 @@ from conceptcaps import shards
 from conceptcaps.config import Config
 from conceptcaps.dataset.card import models
 from conceptcaps.errors import InputError
+from conceptcaps.pipelines.specs import MODEL, read_matrix
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections
 from conceptcaps.report.page import add_media, render
 from conceptcaps.report.sections import Latents, Section
-from conceptcaps.report.tcav import cells_of
+from conceptcaps.report.tcav import Cells, cells_of
 from conceptcaps.rundir import Manifest, RunDir
 from conceptcaps.vocabulary import Vocabulary
 
@@ -55,13 +56,7 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         sections.tags(gathered.tags, source, num_tags),
         sections.co_occurrence(gathered.tags, source, num_tags),
         sections.latent_space(latents(run), read.read_optional(run, "vae", "metrics.json")),
-        sections.artefact(
-            "comparison",
-            "Sampled tag sets against real ones",
-            "As the comparison stage measured them.",
-            read.read_optional(run, "comparison", "results.json"),
-            "No comparison in this run (comparison/results.json).",
-        ),
+        sections.comparison(read.read_table(run, "comparison", "figures.parquet")),
         sections.captions(gathered),
         sections.alignment(gathered, calibration, absolute),
         sections.artefact(
@@ -71,37 +66,50 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
             read.read_optional(run, "audio", "results.json"),
             "No Frechet or kernel audio distance in this run (audio/results.json).",
         ),
-        sections.concepts(cells_of(read.read_optional(run, "tcav", "results.json"))),
+        sections.concepts(tcav_cells(run)),
         sections.throughput(read.throughput(run), manifest["stages"]),
         sections.provenance(manifest, config.seed, models(config)),
     ]
 
 
+def tcav_cells(run: RunDir) -> Cells | None:
+    """Effects at the deepest layer analysed."""
+    results = read.read_optional(run, "tcav", "results.json") or {}
+    rows = read.read_table(run, "tcav", "effects.parquet")
+    layers = list(results.get("layers", {}))
+    return cells_of(rows, layers[-1] if layers else None)
+
+
 def latents(run: RunDir) -> Latents | None:
-    """Posterior means of source rows under the run's beta-VAE, projected; None where there is no model or no row."""
-    if not (run.exists("vae", "model.safetensors") and run.files("taxonomy", "rows", suffix=".parquet")):
+    """Source rows under the run's model, projected: posterior means of a beta-VAE, or for a model without a latent
+    space the tags themselves. None where there is no model or no row."""
+    if not (run.exists(*MODEL) and run.files("taxonomy", "rows", suffix=".parquet")):
         return None
+    from conceptcaps.vae.model import BetaVAE
+    from conceptcaps.vae.weights import read_model
+
+    fitted = read_model(run, *MODEL)
+    matrix = read_matrix(run, fitted.vocabulary)[:_LATENT_ROWS]
+    labels = first_genres(matrix, fitted.vocabulary)
+    if not isinstance(fitted.model, BetaVAE):
+        return project(matrix.astype(np.float64), labels, is_latent=False)
     import torch
 
-    from conceptcaps.pipelines.specs import read_matrix
-    from conceptcaps.vae.weights import read_vae
-
-    model, vocabulary = read_vae(run, "vae", "model.safetensors")
-    matrix = read_matrix(run, vocabulary)[:_LATENT_ROWS]
     with torch.inference_mode():
-        means = model.encode(torch.from_numpy(matrix).float())[0].reshape(len(matrix), -1).numpy()
-    return project(means, first_genres(matrix, vocabulary))
+        means = fitted.model.encode(torch.from_numpy(matrix)[None].float())[0][0]
+    return project(means.numpy(), labels)
 
 
-def project(means: np.ndarray, labels: list[str]) -> Latents:
-    """The first two principal components of posterior means, float (num_rows, latent_dim)."""
+def project(means: np.ndarray, labels: list[str], is_latent: bool = True) -> Latents:
+    """The first two principal components of float (num_rows, dims)."""
     centred = means - means.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     share = s**2 / max(float((s**2).sum()), 1e-12)
     points, explained = (u * s)[:, :2], (*share[:2].tolist(), 0.0)[:2]
     if points.shape[1] == 1:
         points = np.pad(points, ((0, 0), (0, 1)))
-    return Latents(points, labels, (explained[0], explained[1]), int((means.var(0) > 0.01).sum()), means.shape[1])
+    active = int((means.var(0) > 0.01).sum())
+    return Latents(points, labels, (explained[0], explained[1]), active, means.shape[1], is_latent)
 
 
 def first_genres(matrix: np.ndarray, vocabulary: Vocabulary) -> list[str]:

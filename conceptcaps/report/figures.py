@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 INK = "#0b0c0d"
 """Text and axes. The page replaces it with the reader's own text colour."""
 COLOURS = ("#3b82c4", "#e07b39", "#2a9d6f", "#b5569a", "#8a7f2a", "#7d6bc9", "#c8505f", "#4f9aa8")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,

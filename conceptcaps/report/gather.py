@@ -220,5 +220,12 @@ def read_optional(run: RunDir, *parts: str) -> Any:
     return run.read_json(*parts) if run.exists(*parts) else None
 
 
+def read_table(run: RunDir, *parts: str) -> list[Row]:
+    """The rows of a Parquet artefact; none where its stage has not written it."""
+    if not run.exists(*parts):
+        return []
+    return pq.read_table(run.path(*parts), filesystem=run.fs, partitioning=None).to_pylist()
+
+
 def has_shards(run: RunDir) -> bool:
     return bool(run.files(shards.FOLDER, suffix=".parquet"))

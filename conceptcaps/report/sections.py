@@ -13,6 +13,7 @@ from conceptcaps.report import figures
 from conceptcaps.report.gather import Gathered, TagStatistics
 from conceptcaps.report.tcav import Cells
 
+_MOST_CONCEPTS = 40  # of the heat map
 _MOST_SCALARS = 80  # of a JSON artefact shown as a table
 
 
@@ -28,7 +29,7 @@ class Picture:
 class Table:
     caption: str
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,39 @@ def _agreement(made: TagStatistics, source: TagStatistics) -> float:
     return float(np.corrcoef(a[both], b[both])[0, 1]) if both.sum() > 2 else float("nan")
 
 
+def comparison(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """One line per metric and sampler, real rows against real rows beside it."""
+    title = "Sampled tag sets against real ones"
+    if not rows:
+        return Section("comparison", title, missing="No comparison in this run (comparison/figures.parquet).")
+    head = ("metric", "sampler", "value", "interval", "real against real", "verdict")
+    lines = [
+        (
+            str(row["metric"]),
+            str(row["sampler"]),
+            number(row["value"]),
+            f"{number(row['low'])} to {number(row['high'])}",
+            number(row["floor"]),
+            str(row["verdict"]),
+        )
+        for row in sorted(rows, key=lambda row: (row["metric"], row["sampler"]))
+    ]
+    lead = "Every metric beside the same between two halves of the real rows, the noise floor."
+    return Section("comparison", title, lead, tables=[Table("Metrics", head, lines)])
+
+
 @dataclass(frozen=True)
 class Latents:
-    """Posterior means of real rows on their first two principal components."""
+    """Real rows on the first two principal components of their latents, or of their tags."""
 
     points: np.ndarray
     """float (num_rows, 2)."""
     labels: list[str]
     explained: tuple[float, float]
     active: int
+    """Dimensions whose variance over the rows is above 0.01."""
     dims: int
+    is_latent: bool = True
 
 
 def latent_space(latents: Latents | None, metrics: Any) -> Section:
@@ -151,10 +175,12 @@ def latent_space(latents: Latents | None, metrics: Any) -> Section:
     if latents is None:
         return Section("latent", title, missing="No fitted model of tag sets in this run (vae/model.safetensors).")
     figure = figures.scatter(latents.points, latents.labels, latents.explained)
-    lead = f"{latents.active} of {latents.dims} latent dimensions carry information (variance of the mean above 0.01)."
-    pictures = [
-        Picture(figures.to_svg(figure, "latent"), "Source rows in latent space, coloured by their first genre.")
-    ]
+    lead = (
+        f"{latents.active} of {latents.dims} latent dimensions are active (variance of the posterior mean above 0.01)."
+        if latents.is_latent
+        else "The fitted model has no latent space; the rows are projected by their tags."
+    )
+    pictures = [Picture(figures.to_svg(figure, "latent"), "Source rows, coloured by their first genre.")]
     return Section("latent", title, lead, pictures, [json_table("Fit", metrics)] if metrics else [])
 
 
@@ -244,23 +270,34 @@ def number(value: Any) -> str:
 def concepts(cells: Cells | None) -> Section:
     title = "What a classifier has learned (TCAV)"
     if cells is None or not len(cells.concepts):
-        return Section("tcav", title, missing="No concept scores in this run (tcav/results.json).")
-    heat = figures.marked_heat_map(cells.concepts, cells.targets, cells.values, ~cells.significant, cells.measure)
-    pictures = [
-        Picture(
-            figures.to_svg(heat, "tcav"), "Effect of each concept on each class; crossed cells are not significant."
-        )
-    ]
+        return Section("tcav", title, missing="No concept effects in this run (tcav/effects.parquet).")
+    shown = cells.first(_MOST_CONCEPTS)
+    measure = "effect on the logit, standard deviations"
+    heat = figures.marked_heat_map(shown.concepts, shown.targets, shown.values, ~shown.significant, measure)
     strongest = cells.strongest(20)
-    names = [f"{cells.concepts[i]} → {cells.targets[j]}" for i, j in strongest]
-    pick = tuple(np.array(strongest).T)
-    if np.isfinite(cells.low[pick]).any():
-        bars = figures.interval_bars(
-            names, cells.values[pick], cells.low[pick], cells.high[pick], cells.significant[pick], cells.measure
-        )
-        pictures.append(Picture(figures.to_svg(bars, "tcav-bars"), "The strongest effects with their intervals."))
-    lead = f"{int(cells.significant.sum())} of {int(np.isfinite(cells.values).sum())} effects are significant."
-    return Section("tcav", title, lead, pictures)
+    names = [f"{cells.concepts[i]} \u2192 {cells.targets[j]}" for i, j in strongest]
+    pick = tuple(np.array(strongest, dtype=int).reshape(-1, 2).T)
+    bars = figures.interval_bars(
+        names, cells.values[pick], cells.low[pick], cells.high[pick], cells.significant[pick], measure
+    )
+    lead = (
+        f"{int(cells.significant.sum())} of {int(np.isfinite(cells.values).sum())} effects of a concept on a class, at "
+        f"layer {cells.layer}, are shown to be used."
+    )
+    return Section(
+        "tcav",
+        title,
+        lead,
+        [
+            Picture(
+                figures.to_svg(heat, "tcav"), "Effect of each concept on each class; a cross: not shown to be used."
+            ),
+            Picture(
+                figures.to_svg(bars, "tcav-bars"),
+                "The largest effects with their intervals; pale: not shown to be used.",
+            ),
+        ],
+    )
 
 
 def throughput(series: tuple[np.ndarray, np.ndarray] | None, stages: Mapping[str, Any]) -> Section:

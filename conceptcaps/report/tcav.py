@@ -8,10 +8,6 @@ from typing import Any
 
 import numpy as np
 
-_TARGET = ("target", "class", "genre", "label")
-_MEASURES = ("effect", "tcav_score", "score", "value")
-_LOW, _HIGH = ("low", "ci_low", "lower"), ("high", "ci_high", "upper")
-
 
 @dataclass(frozen=True)
 class Cells:
@@ -24,8 +20,15 @@ class Cells:
     low: np.ndarray
     high: np.ndarray
     significant: np.ndarray
-    """bool of the same shape."""
-    measure: str
+    """bool of the same shape: shown to be used by the classifier."""
+    layer: str
+
+    def first(self, most: int) -> Cells:
+        """The concepts with the largest effects."""
+        size = np.nan_to_num(np.abs(self.values)).max(1, initial=0)
+        keep = np.argsort(-size, kind="stable")[:most]
+        arrays = (a[keep] for a in (self.values, self.low, self.high, self.significant))
+        return Cells([self.concepts[i] for i in keep], self.targets, *arrays, self.layer)
 
     def strongest(self, most: int) -> list[tuple[int, int]]:
         """Positions of the largest effects, the largest first."""
@@ -34,49 +37,27 @@ class Cells:
         return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, self.values.shape), strict=True)]
 
 
-def cells_of(results: Any) -> Cells | None:
-    """The cells of the last layer in a `tcav/results.json`; None where it holds none."""
-    rows = _find_rows(results)
+def cells_of(rows: Sequence[Mapping[str, Any]], layer: str | None = None) -> Cells | None:
+    """The cells of one layer (None: of the first row's); None where there are none.
+
+    Args:
+        rows: with `concept`, `class`, `layer`, `effect_sd`, `low`, `high` and `verdict`, as in `tcav/effects.parquet`.
+    """
     if not rows:
         return None
-    layer = rows[-1].get("layer")
-    rows = [row for row in rows if row.get("layer") == layer]
-    measure = next(name for name in _MEASURES if name in rows[0])
-    concepts = list(dict.fromkeys(str(row["concept"]) for row in rows))
-    targets = list(dict.fromkeys(str(_first(row, _TARGET, "")) for row in rows))
+    layer = rows[0]["layer"] if layer is None else layer
+    rows = [row for row in rows if row["layer"] == layer]
+    concepts = list(dict.fromkeys(row["concept"] for row in rows))
+    targets = list(dict.fromkeys(row["class"] for row in rows))
     shape = (len(concepts), len(targets))
     values, low, high = (np.full(shape, np.nan) for _ in range(3))
     significant = np.zeros(shape, bool)
     for row in rows:
-        at = concepts.index(str(row["concept"])), targets.index(str(_first(row, _TARGET, "")))
-        values[at] = _float(row[measure])
-        low[at], high[at] = _float(_first(row, _LOW)), _float(_first(row, _HIGH))
-        significant[at] = _is_significant(row)
-    return Cells(concepts, targets, values, low, high, significant, measure.replace("_", " "))
-
-
-def _find_rows(value: Any) -> list[Mapping[str, Any]]:
-    """The first list of objects that name a concept and a measure, wherever it stands."""
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        if "concept" in value[0] and any(name in value[0] for name in _MEASURES):
-            return value
-        return []
-    children = value.values() if isinstance(value, Mapping) else ()
-    return next((found for child in children if (found := _find_rows(child))), [])
-
-
-def _first(row: Mapping[str, Any], names: Sequence[str], default: Any = None) -> Any:
-    return next((row[name] for name in names if name in row), default)
+        at = concepts.index(row["concept"]), targets.index(row["class"])
+        values[at], low[at], high[at] = (_float(row[name]) for name in ("effect_sd", "low", "high"))
+        significant[at] = row["verdict"] == "used"
+    return Cells(concepts, targets, values, low, high, significant, layer)
 
 
 def _float(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _is_significant(row: Mapping[str, Any]) -> bool:
-    if "verdict" in row:
-        return row["verdict"] == "used"
-    if "significant" in row:
-        return bool(row["significant"])
-    q = _first(row, ("q_value", "q", "p_value"))
-    return q is not None and float(q) <= 0.05

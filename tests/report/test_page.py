@@ -25,6 +25,11 @@ NASTY = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)>
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def write_table(run, made, folder, name):
+    run.fs.create_dir(run.path(folder), recursive=True)
+    pq.write_table(pa.Table.from_pylist(made), run.path(folder, name))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with everything that the page can show, and a caption that tries to break it."""
@@ -37,12 +42,12 @@ def run(tmp_path_factory):
     run.write_json(
         {"threshold": 0.28, "null_scores": null, "matched_scores": [0.4, 0.5]}, "alignment", "calibration.json"
     )
-    run.fs.create_dir(run.path("taxonomy", "rows"), recursive=True)
-    source = pa.table({"aspect_list": [tags_of(i, 7) for i in range(50)]})
-    pq.write_table(source, run.path("taxonomy", "rows", "part.parquet"))
-    cells = [{"concept": "rock", "target": "metal", "effect": 0.5, "low": 0.4, "high": 0.6, "verdict": "used"}]
-    run.write_json({"cells": cells}, "tcav", "results.json")
-    run.write_json({"set_size": {"wasserstein": 0.2}}, "comparison", "results.json")
+    write_table(run, [{"aspect_list": tags_of(i, 7)} for i in range(50)], "taxonomy/rows", "part.parquet")
+    effect = {"concept": "rock", "class": "metal", "layer": "deep", "effect_sd": 0.5, "low": 0.4, "high": 0.6}
+    write_table(run, [effect | {"verdict": "used"}], "tcav", "effects.parquet")
+    run.write_json({"layers": {"deep": {}}}, "tcav", "results.json")
+    figure = {"sampler": "specs", "metric": "size_wasserstein", "value": 0.2, "low": 0.1, "high": 0.3, "floor": 0.1}
+    write_table(run, [figure | {"verdict": "near floor"}], "comparison", "figures.parquet")
     run_report(load(None, ["name=A & B <run>", "report.num_audio=12"]), run)
     return run
 
@@ -89,7 +94,7 @@ def test_json_cannot_close_its_script():
 def test_every_section_has_its_figure(page):
     for name in ("tags", "sizes", "together", "words", "alignment", "tcav", "tcav-bars", "throughput"):
         assert f'id="figure-{name}"' in page
-    assert "wasserstein" in page
+    assert "size_wasserstein" in page
     assert "alignment.below_threshold" in page
 
 
@@ -102,9 +107,9 @@ def test_a_bare_run_says_what_is_absent(tmp_path):
     for line in (
         "No accepted row has a caption.",
         "No fitted model of tag sets in this run (vae/model.safetensors).",
-        "No comparison in this run (comparison/results.json).",
+        "No comparison in this run (comparison/figures.parquet).",
         "No Frechet or kernel audio distance in this run (audio/results.json).",
-        "No concept scores in this run (tcav/results.json).",
+        "No concept effects in this run (tcav/effects.parquet).",
         "No source rows to compare with",
         "The threshold was not calibrated",
     ):
