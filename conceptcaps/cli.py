@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,6 +194,57 @@ def open_existing(run_dir: str) -> RunDir:
     if not made.exists("manifest.json"):
         raise InputError(run_dir, "holds no run (no manifest.json)", "Give the --run-dir of a run that was started")
     return made
+
+
+@app.command()
+def doctor(config_file: ConfigFile = None, run_dir: RunDirectory = None, overrides: Overrides = None) -> None:
+    """Look for what would stop a run, before any GPU is paid for: packages, storage, models, pools."""
+    from conceptcaps.doctor import doctor as examine
+
+    set_up_logging(quiet=False)
+    problems = 0
+    for finding in examine(resolve(config_file, run_dir, overrides)):
+        typer.echo(str(finding))
+        problems += finding.level == "problem"
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    num_samples: Annotated[int | None, typer.Option(help="Rows to make. Default: specs.num_samples.")] = None,
+    measured: Annotated[str | None, typer.Option(help="Take rates and sizes from this finished run.")] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(help="Seconds per row of one worker: audio=0.24, or audio=0.24+60 with start-up."),
+    ] = None,
+    gpu_hour: Annotated[float, typer.Option(help="Price of a GPU hour.")] = 0.0,
+    cpu_hour: Annotated[float, typer.Option(help="Price of a CPU hour.")] = 0.0,
+) -> None:
+    """GPU hours, wall time, storage and money of a run; the pool that holds it up, and sizes that balance the pools."""
+    from conceptcaps.planning.model import Prices
+    from conceptcaps.planning.model import plan as make_plan
+    from conceptcaps.planning.rates import measured_rates, stated_rates
+
+    known = measured_rates(open_existing(measured)) if measured else None
+    rates = stated_rates(rate or (), known)
+    made = make_plan(load(config_file, overrides or ()), num_samples, rates=rates, prices=Prices(gpu_hour, cpu_hour))
+    typer.echo(yaml.safe_dump(json.loads(json.dumps(asdict(made), default=str)), sort_keys=False), nl=False)
+
+
+@app.command()
+def push(
+    run_dir: Annotated[str, typer.Argument(help="The run directory.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public; private otherwise.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Upload a finished dataset to the hub; an interrupted upload goes on where it stopped."""
+    from conceptcaps.dataset.push import push as upload
+
+    typer.echo(str(upload(open_existing(run_dir), repo, private=not public, dry_run=dry_run)))
 
 
 @config_app.command("show")
