@@ -14,11 +14,15 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
+from conceptcaps import assets
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError, describe
 from conceptcaps.rundir import RunDir
 
 Level = Literal["ok", "warning", "problem"]
+
+PACKAGED = {"captions.vllm.model": "lm", "alignment.model": "clap"}
+"""Folders of the embedded models below `conceptcaps/assets`, by key: named here so that a look imports no torch."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def check_models(config: Config) -> Iterator[Finding]:
     for key, model, revision in models(config):
         what = f"{key} {model}"
         if model == "embedded":
-            yield Finding(what, "ok", "comes with the package")
+            yield _summed(what, _packaged_faults(key), "comes with the package", "Install the package again")
         elif is_local(model):
             yield _summed(what, local_faults(Path(model).expanduser()), "is whole", "Download it again")
         else:
@@ -171,6 +175,12 @@ def check_models(config: Config) -> Iterator[Finding]:
     if config.captions.engine == "vllm" and config.captions.vllm.trust_remote_code:
         key = "captions.vllm.trust_remote_code"
         yield Finding(key, "warning", "the repository's own code will run", "Leave it out unless you have read it")
+
+
+def _packaged_faults(key: str) -> Iterator[str]:
+    folder = Path(assets.__file__).parent / PACKAGED[key]
+    if not (folder / "config.json").is_file():
+        yield f"is missing from the package ({folder})"
 
 
 def is_local(model: str) -> bool:

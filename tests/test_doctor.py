@@ -230,8 +230,21 @@ def test_local_paths_on_several_nodes_are_warned_of(tmp_path):
     assert not list(doctor._shared_by_nodes(config, 1))
 
 
-def test_the_whole_doctor_on_a_cluster(cluster, tmp_path):
+def test_packaged_models_are_looked_for_where_they_are_loaded_from(monkeypatch, tmp_path):
+    from conceptcaps.alignment import clap
+    from conceptcaps.captions import vllm
+
+    folders = {"captions.vllm.model": vllm.EMBEDDED, "alignment.model": clap.EMBEDDED}
+    for key, folder in folders.items():
+        assert str(folder).endswith(f"assets/{doctor.PACKAGED[key]}")
+    monkeypatch.setitem(doctor.PACKAGED, "alignment.model", "nowhere")
+    (finding,) = doctor.check_models(load(None))
+    assert (finding.level, finding.what) == ("problem", "alignment.model embedded")
+
+
+def test_the_whole_doctor_on_a_cluster(cluster, tmp_path, model):
     small = [f"{stage}.resources.num_cpus=0.2" for stage in ("captions", "audio", "alignment")]
+    small.append(f"alignment.model={model}")
     good = load(None, [f"run_dir={tmp_path}", *small])
     assert set(levels(doctor.doctor(good))) == {"ok"}
     problems = [f for f in doctor.doctor(load(None, [*small, "audio.resources.num_gpus=1"])) if f.level == "problem"]

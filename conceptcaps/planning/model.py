@@ -76,6 +76,24 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def lines(self) -> list[tuple[str, str]]:
+        """The plan for people: (what, how much), one line each."""
+        sizes = ", ".join(f"{p.key} {p.workers} (busy {p.busy:.0%})" for p in self.pools)
+        balanced = ", ".join(f"{p.key} {p.balanced_workers}" for p in self.pools)
+        return [
+            ("rows", f"{self.rows}, {self.accepted} of them accepted, {self.clips} clips made"),
+            ("wall time", f"{self.wall_seconds / HOUR:.2f} h"),
+            ("GPU hours", f"{self.gpu_hours:.1f}, {self.busy_gpu_hours:.1f} of them at work"),
+            ("CPU hours", f"{self.cpu_hours:.1f}"),
+            ("storage", f"{self.storage_bytes / 1e9:.1f} GB"),
+            ("object store", f"{self.object_store_bytes / 2**30:.1f} GiB over the cluster"),
+            ("money", f"{self.money:.2f}"),
+            ("pools", sizes),
+            ("bottleneck", self.bottleneck),
+            ("balanced", f"{balanced}: {self.balanced_wall_seconds / HOUR:.2f} h"),
+            *(("note", note) for note in self.notes),
+        ]
+
 
 @dataclass(frozen=True)
 class _Phase:

@@ -87,6 +87,9 @@ def test_plan_of_a_large_run_is_bound_by_audio():
     assert found.balanced_wall_seconds <= found.wall_seconds * 1.001
     audio = next(p for p in found.pools if p.key == "audio.resources")
     assert 0.9 < audio.busy <= 1.0
+    told = dict(found.lines())
+    assert told["bottleneck"] == "audio.resources"
+    assert told["wall time"] == f"{found.wall_seconds / 3600:.2f} h"
 
 
 def test_plan_counts_what_a_cluster_leaves_idle():
