@@ -50,7 +50,7 @@ _MORE_STATES = re.compile(r"(?:,|,? and|,? but)(?: also| overall)? (?P<states>\w
 _VERB = r"(?:may|might|can|could|has|contains|features|includes|is|was|sounds)\b"
 
 _TAIL = re.compile(
-    rf"(?:,? (?:and|but|while|although|even though|though|as|with)|,) (?:overall,? )?(?:{_REMARK}|"
+    rf"(?:,? (?:and|but|while|although|even though|though|as|since|because|with)|,|;) (?:overall,? )?(?:{_REMARK}|"
     rf"(?:with |has |has an? |is |it is |it's )?(?:of )?(?:an? )?(?:{_QUALITY}(?: audio| recording)?|"
     r"amateur (?:production|recording)))(?=[.,;!]|$)",
     re.IGNORECASE,

@@ -110,7 +110,7 @@ def with_evidence(entries: Iterable[Entry], tags: list[str], counts: np.ndarray,
 
 
 def suggest(
-    tags: list[str], counts: np.ndarray, num_rows: int, categories: Mapping[str, str], least: float = 0.6
+    tags: list[str], counts: np.ndarray, num_rows: int, categories: Mapping[str, str], least: float = 0.4
 ) -> list[Entry]:
     """Pairs of one category used in the same company but not in the same rows, for people to decide on.
 
