@@ -38,7 +38,7 @@ class Corpus:
 
 
 def draw_attributes(num_clips: int, phi: float, rng: np.random.Generator) -> np.ndarray:
-    """bool (num_clips, len(ATTRIBUTES)): fair coins; in each pair of columns the second has correlation phi to the first."""
+    """bool (num_clips, len(ATTRIBUTES)): fair coins; each second column has correlation phi to the one before."""
     coins = rng.random((num_clips, len(ATTRIBUTES))) < 0.5
     copied = rng.random((num_clips, len(ATTRIBUTES) // 2)) < phi
     coins[:, 1::2] = np.where(copied, coins[:, ::2], coins[:, 1::2])

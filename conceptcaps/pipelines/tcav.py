@@ -53,14 +53,14 @@ def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     rows = concept_rows(run)
     clips = labelled_clips(config, run, rows)
     examples, unreadable = fit_classifier(config, run, clips)
-    subject = _subject(config, run)
+    subject = subject_of(config, run)
     chosen = _untouched(config, rows, clips)
     concept, broken = without_unreadable(decoded_rows(run, config, {i: rows.attempts[i] for i in chosen}))
     read_concepts(subject, concept, [i for i in chosen if i not in broken], run)
     read_examples(subject, only(examples, clips.ids("test")), clips.classes, _scored(config, clips), run)
     readings = Readings(run, subject.adapter.classes, clips.classes)
     accuracy = _accuracy(readings)
-    found = analyse(config, run, _concept_clips(config, rows, readings), readings, subject)
+    found = analyse(config, run, concept_clips(config, rows, readings), readings, subject)
     facts = {
         "classifier": accuracy,
         "clips": {**_count(clips), **clips.left_out, "unreadable": unreadable | broken},
@@ -111,7 +111,8 @@ def _keep(table: pa.Table, ids: frozenset[str]) -> pa.Table:
     return table.filter(pa.array([i in ids for i in table["id"].to_pylist()], pa.bool_()))
 
 
-def _subject(config: Config, run: RunDir) -> Subject:
+def subject_of(config: Config, run: RunDir) -> Subject:
+    """The classifier under analysis, as the run has it or the config names it."""
     weights = b"" if config.tcav.model is not None else run.read_bytes(*CLASSIFIER)
     return Subject(weights, config.tcav, derive(config.seed, "head"))
 
@@ -135,7 +136,7 @@ def _scored(config: Config, clips: LabelledClips) -> set[str]:
     return wanted
 
 
-def _concept_clips(config: Config, rows: ConceptRows, readings: Readings) -> ConceptClips:
+def concept_clips(config: Config, rows: ConceptRows, readings: Readings) -> ConceptClips:
     """The clips that were read, and the tags that may be concepts."""
     place = {name: i for i, name in enumerate(rows.ids)}
     own = [place[i] for i in readings.ids]

@@ -59,12 +59,13 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndar
 
 
 def welch_p(scores: np.ndarray, random_scores: np.ndarray) -> np.ndarray:
-    """float64 (num_tests,): two-sided Welch t-tests of runs, float (num_runs, num_tests), against random runs.
+    """float64 (num_tests,): two-sided Welch t-tests of runs, float (num_runs, num_tests), against random runs,
+    float (num_runs, num_tests or 1).
 
     Calibrated only where each run has clips of its own. Runs without any spread on both sides get p = 1 if their
     means agree and 0 otherwise.
     """
-    a, b = scores, random_scores
+    a, b = scores, np.broadcast_to(random_scores, (len(random_scores), scores.shape[1]))
     spread = a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b)
     live = spread > 1e-24
     p = np.isclose(a.mean(0), b.mean(0)).astype(float)
