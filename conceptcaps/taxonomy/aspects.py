@@ -33,6 +33,8 @@ def parse_aspects(value: Any) -> list[str]:
 
 
 def _bracketed(text: str) -> list[str]:
+    if (plain := _plain(text)) is not None:
+        return _strings(plain)
     if '"' in text:
         try:
             return _strings(json.loads(text))
@@ -48,6 +50,13 @@ def _bracketed(text: str) -> list[str]:
     if inner[end:].strip() not in ("", ","):
         raise ValueError(f"aspect_list does not parse: {_short(text)}")
     return _strings(tags)
+
+
+def _plain(text: str) -> list[str] | None:
+    """The items of what most lists are, "['a', 'b']" without quotes inside; None for any other."""
+    items = text[2:-2].split("', '")
+    is_plain = text.startswith("['") and text.endswith("']") and "\\" not in text and len(text) > 3
+    return items if is_plain and text.count("'") == 2 * len(items) else None
 
 
 def _unquoted(literal: str) -> str:
