@@ -43,6 +43,7 @@ RunDirectory = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override one key, e.g. --set specs.num_samples=100. Repeatable.")
 ]
+Stages = Annotated[str | None, typer.Option("--stages", help="Only these stages, comma-separated. Default: all.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars: plain log lines.")]
 
 
@@ -89,7 +90,7 @@ def run(
     config_file: ConfigFile = None,
     run_dir: RunDirectory = None,
     overrides: Overrides = None,
-    stages: Annotated[str | None, typer.Option(help="Only these stages, comma-separated. Default: all.")] = None,
+    stages: Stages = None,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole job, from annotations to a labelled dataset; again, to continue where it stopped.
@@ -97,9 +98,12 @@ def run(
     `conceptcaps run -c configs/demo.yaml` needs nothing but a CPU.
     """
     config = resolve(config_file, run_dir, overrides)
-    chosen = parse_stages([s.strip() for s in stages.split(",")]) if stages else default_stages(config)
-    made = execute(config, chosen, quiet)
-    say_where(made)
+    say_where(execute(config, chosen_stages(config, stages), quiet))
+
+
+def chosen_stages(config: Config, stages: str | None) -> tuple[str, ...]:
+    """The stages of a comma-separated list, in running order; all that the config calls for where there is none."""
+    return parse_stages([name.strip() for name in stages.split(",")]) if stages else default_stages(config)
 
 
 def say_where(made: RunDir) -> None:
@@ -129,10 +133,14 @@ def job(*stages: str) -> None:
     """A job script: `python jobs/<stage>.py -c CONFIG [--run-dir DIR] [--set key=value]`; no stages means all."""
 
     def command(
-        config_file: ConfigFile = None, run_dir: RunDirectory = None, overrides: Overrides = None, quiet: Quiet = True
+        config_file: ConfigFile = None,
+        run_dir: RunDirectory = None,
+        overrides: Overrides = None,
+        only: Stages = None,
+        quiet: Quiet = True,
     ) -> None:
         config = resolve(config_file, run_dir, overrides)
-        say_where(execute(config, stages or default_stages(config), quiet))
+        say_where(execute(config, chosen_stages(config, only) if only or not stages else stages, quiet))
 
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     script.command()(command)

@@ -110,8 +110,12 @@ def scaling(resources: Resources) -> ScalingConfig:
     )
 
 
-def check_capacity(demands: Iterable[Demand]) -> None:
+def check_capacity(demands: Iterable[Demand], reserved: float = RESERVED_CPUS) -> None:
     """Refuse a plan whose pools cannot all stand at once: Ray would wait for ever without a word.
+
+    Args:
+        demands: the pools.
+        reserved: logical CPUs that the plan's own tasks need beside them.
 
     Raises:
         InputError: too few CPUs, too few GPUs or none, or no node with the accelerator asked for.
@@ -127,12 +131,12 @@ def check_capacity(demands: Iterable[Demand]) -> None:
             f"has {gpus:g} GPUs and the pools need {needed_gpus:g} ({asking})",
             "Add GPUs, lower workers or num_gpus, or choose an engine that needs none",
         )
-    needed = sum(d.cpus for d in demands) + RESERVED_CPUS
+    needed = sum(d.cpus for d in demands) + reserved
     if needed > cpus + 1e-6:
         asking = ", ".join(f"{d.key} {d.cpus:g}" for d in demands)
         raise InputError(
             "the cluster",
-            f"has {cpus:g} CPUs and the pools need {needed:g} ({asking}, reading and writing {RESERVED_CPUS:g})",
+            f"has {cpus:g} CPUs and the pools need {needed:g} ({asking}, reading and writing {reserved:g})",
             "Lower workers or num_cpus of these keys (fractions are fine), or raise ray.num_cpus",
         )
     for demand in demands:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal as signals
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "configs" / "demo.yaml"
 MADE = ("taxonomy", "vae", "specs", "generate", "dataset")
 SMALL = (
+    "vae.mixture.members=1",
+    "vae.mixture.epochs=5",
     "specs.num_samples=40",
     "ray.rows_per_block=10",
     "audio.duration=4",
@@ -121,15 +126,15 @@ def test_served_captions_and_audio_depend_on_the_seed_alone(cluster, tmp_path):
 @pytest.mark.slow
 def test_the_job_through_ray_job_submit(tmp_path):
     """`ray start --head`, then `ray job submit`, as the README says it, on a cluster of its own."""
-    env = os.environ | {"RAY_TMPDIR": str(tmp_path), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    short = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets must fit in 107 characters
+    env = os.environ | {"RAY_TMPDIR": short, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     env.pop("RAY_ADDRESS", None)
     bin_dir = Path(sys.executable).parent
     env["PATH"] = f"{bin_dir}{os.pathsep}{env['PATH']}"
-    head = [
-        "ray", "start", "--head", "--port=6411", "--dashboard-port=8411", "--ray-client-server-port=10411",
-        "--num-cpus=2",
-        "--object-store-memory=300000000", "--disable-usage-stats", "--block",
-    ]  # fmt: skip
+    ports = {"--port": 6411, "--dashboard-port": 8411, "--ray-client-server-port": 9411}
+    ports["--dashboard-agent-listen-port"] = 9412
+    head = ["ray", "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
+    head += ["--disable-usage-stats", *(f"{name}={port}" for name, port in ports.items())]
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(head, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -138,14 +143,17 @@ def test_the_job_through_ray_job_submit(tmp_path):
             "ray", "job", "submit", "--address", "http://127.0.0.1:8411", "--working-dir", str(ROOT / "jobs"), "--",
             sys.executable, "run.py", "-c", str(DEMO), "--run-dir", str(run),
         ]  # fmt: skip
-        for override in (*SMALL, *GRAMMAR, "specs.num_samples=12", "comparison.num_bootstrap=20"):
+        words += ["--stages", ",".join(MADE)]
+        for override in (*SMALL, *GRAMMAR, "specs.num_samples=12"):
             words += ["--set", override]
         answer = _submit(words, env, process)
         assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
         assert list(verify(RunDir(run))) == []
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        if process.poll() is None:
+            os.killpg(process.pid, signals.SIGTERM)
+            process.wait(60)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _submit(words, env, head) -> subprocess.CompletedProcess[str]:

@@ -49,7 +49,7 @@ TEMPO_REACH = 1.0
 
 def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     """Fit the classifier, read its layers, and say which concepts it uses; returns facts for the manifest."""
-    check_capacity([Demand("tcav.resources", config.tcav.resources)])
+    check_capacity([Demand("tcav.resources", config.tcav.resources)], reserved=TASK_CPUS)
     rows = concept_rows(run)
     clips = labelled_clips(config, run, rows)
     examples, unreadable = fit_classifier(config, run, clips)
@@ -69,6 +69,13 @@ def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     }
     run.write_json(facts, FOLDER, "results.json")
     return {"counts": found["counts"], "accuracy": accuracy["accuracy"], "unreadable": sorted(unreadable | broken)}
+
+
+def run_classifier(config: Config, run: RunDir) -> dict[str, Any]:
+    """Fit the classifier alone; `run_tcav` on the same run then goes on with it. Returns its last epoch's record."""
+    rows = concept_rows(run) if config.tcav.clips is None else None
+    fit_classifier(config, run, labelled_clips(config, run, rows))
+    return run.read_json(FOLDER, "history.json")[-1]
 
 
 def fit_classifier(config: Config, run: RunDir, clips: LabelledClips) -> tuple[Dataset, dict[str, str]]:
