@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from conceptcaps.captions.checks import Verdict, judge
 from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
 from conceptcaps.config.captions import CaptionsConfig, VllmConfig
 from conceptcaps.errors import InputError, describe
@@ -119,7 +121,8 @@ class Preprocess:
         except Exception as error:
             # One bad row must not end the job.
             return request | {ERROR_COLUMN: describe(error)}
-        request["sampling_params"] = self.sampling(int(plain["seed"]), int(plain.get("attempt") or 0))
+        seed, attempt = int(plain["seed"]), int(plain.get("attempt") or 0)
+        request["sampling_params"] = sampling(self.config, seed, attempt)
         return request
 
     def _prompt(self, row: Row) -> list[int]:
@@ -131,16 +134,24 @@ class Preprocess:
             raise ValueError(f"the prompt takes {len(tokens)} of captions.vllm.max_model_len {settings.max_model_len}")
         return tokens
 
-    def sampling(self, seed: int, attempt: int) -> dict[str, Any]:
-        """Arguments of vLLM's SamplingParams; the seed is the row's, whatever batch it travels in."""
-        settings = self.config
-        return {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "max_tokens": settings.max_tokens,
-            # vLLM wants a seed that fits a signed 64-bit integer; the CPU generator takes 32 bits well.
-            "seed": derive(seed, "caption", attempt) % 2**31,
-        }
+
+def sampling(config: CaptionsConfig, seed: int, attempt: int, turn: int = 0, candidate: int = 0) -> dict[str, Any]:
+    """Arguments of vLLM's SamplingParams, its seed the row's own, whatever batch the row travels in.
+
+    Args:
+        config: section `captions`.
+        seed: of the row.
+        attempt: of the row.
+        turn: how often the row has been asked before; one of `captions.rounds`.
+        candidate: one of `captions.candidates`.
+    """
+    return {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_tokens,
+        # The CPU generator takes 32 bits well.
+        "seed": derive(seed, "caption", attempt, turn, candidate) % 2**31,
+    }
 
 
 @lru_cache(maxsize=2)
@@ -164,20 +175,29 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     return tokenizer
 
 
-def postprocess(reply: Row) -> Row:
-    """The engine's reply to the row as it came, with `caption`, or `status` failed and the `reason`."""
+def postprocess(reply: Row, config: CaptionsConfig) -> Row:
+    """The engine's reply to the row as it came, with `caption`, or `status` failed and the `reason`.
+
+    A caption that fails a check stays beside its reason, for a researcher to read.
+    """
     row: Row = json.loads(reply["row"])
     error = reply.get(ERROR_COLUMN)
     if error == ENDED:
         return row
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
-    raw = reply["generated_text"]
-    caption = clean_reply(raw)
-    code = refuse(caption, raw)
-    if code:
-        return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", code)}
+    caption, verdict = judge_reply(reply["generated_text"], row, config)
+    if verdict.problem:
+        return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", *verdict.problem)}
     return row | {"caption": caption}
+
+
+def judge_reply(raw: str, row: Row, config: CaptionsConfig) -> tuple[str, Verdict]:
+    """A reply, cleaned, and what the checks say of it."""
+    caption = clean_reply(raw)
+    verdict = judge(caption, row["aspect_list"] or [], config.checks)
+    code = refuse(caption, raw)
+    return caption, replace(verdict, problem=(code, "")) if code else verdict
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,19 @@ class VllmConfig(Section):
     trust_remote_code: bool = Field(False, description="Let the hub's repository run its own code")
 
 
+class ChecksConfig(Section):
+    """What a served caption must pass; a row with no caption that does is failed, with the reason."""
+
+    min_coverage: float = Field(
+        0.0, description="Least share of the row's tags that the caption must say; 1: all of them", ge=0, le=1
+    )
+    contradictions: bool = Field(True, description="Refuse a caption that asserts what a tag denies")
+    min_words: int = Field(20, description="Fewest words", ge=1)
+    max_words: int = Field(80, description="Most words", ge=5)
+    names: bool = Field(True, description="Refuse captions that name an artist")
+    language: bool = Field(True, description="Refuse captions that are not English")
+
+
 class CaptionsConfig(Section):
     """Tags to captions."""
 
@@ -35,4 +48,7 @@ class CaptionsConfig(Section):
     temperature: float = Field(0.7, description="Sampling temperature; 0 is greedy", ge=0)
     top_p: float = Field(0.9, description="Nucleus sampling: smallest set of tokens with this mass", gt=0, le=1)
     max_tokens: int = Field(160, description="Most tokens of a caption", ge=8)
+    candidates: int = Field(1, description="Samples per row of engine `vllm`; the best by the checks is kept", ge=1)
+    rounds: int = Field(1, description="Times a row without a good candidate is asked, with fresh seeds", ge=1)
+    checks: ChecksConfig = Field(ChecksConfig(), description="Checks of captions of engine `vllm`")
     resources: Resources = Field(Resources(), description="Caption workers; each loads the model once")

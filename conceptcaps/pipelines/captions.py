@@ -11,6 +11,7 @@ from ray.data import Dataset
 
 from conceptcaps.captions.vllm import CPU_ENVIRONMENT, Device, Preprocess, engine_kwargs, model_source, postprocess
 from conceptcaps.config import Config
+from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import InputError
 from conceptcaps.extras import require
 from conceptcaps.pipelines.steps import CAPTIONED, table_of
@@ -41,8 +42,15 @@ def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
         postprocess_map_kwargs={"num_cpus": TASK_CPUS},
     )
 
+    if config.captions.candidates > 1 or config.captions.rounds > 1:
+        from conceptcaps.pipelines.caption_candidates import choose_among_candidates
+
+        choose_among_candidates(processor, config.captions)
+
     def add_captions(rows: Dataset) -> Dataset:
-        return processor(rows).map_batches(finish, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS)
+        return processor(rows).map_batches(
+            finish, fn_args=(config.captions,), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+        )
 
     return add_captions
 
@@ -109,6 +117,6 @@ def find_adapter(config: Config) -> str | None:
     return str(folder.absolute()) if folder.exists() else adapter
 
 
-def finish(table: pa.Table) -> pa.Table:
+def finish(table: pa.Table, config: CaptionsConfig) -> pa.Table:
     """Replies to rows, in the one schema that the next step expects."""
-    return table_of([postprocess(reply) for reply in table.to_pylist()], CAPTIONED)
+    return table_of([postprocess(reply, config) for reply in table.to_pylist()], CAPTIONED)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from conceptcaps.captions import vllm
+from conceptcaps.config.captions import CaptionsConfig, ChecksConfig, VllmConfig
+from conceptcaps.errors import InputError
+
+CONFIG = CaptionsConfig(engine="vllm", checks=ChecksConfig(min_words=5))
+ROW = {
+    "id": "a",
+    "seed": 2**62 + 1,
+    "attempt": 0,
+    "status": None,
+    "genre_aspects": np.array(["rock"], dtype=object),
+    "mood_aspects": np.array([], dtype=object),
+    "instrument_aspects": None,
+    "tempo_aspects": ["slow tempo"],
+    "aspect_list": ["rock", "slow tempo"],
+}
+
+
+@pytest.fixture
+def preprocess(monkeypatch):
+    monkeypatch.setattr(vllm, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(vllm, "model_source", lambda _: "org/name")
+    monkeypatch.setattr(vllm, "prompt_ids", lambda _, messages: [len(m["content"]) for m in messages])
+    return vllm.Preprocess(CONFIG)
+
+
+def test_the_sampling_seed_is_the_rows_and_the_attempts(preprocess):
+    first, again = preprocess(ROW)["sampling_params"], preprocess(ROW)["sampling_params"]
+    retried, other = preprocess(ROW | {"attempt": 1}), preprocess(ROW | {"seed": 5})
+    assert first == again
+    assert 0 <= first["seed"] < 2**31
+    assert len({first["seed"], retried["sampling_params"]["seed"], other["sampling_params"]["seed"]}) == 3
+
+
+def test_the_row_survives_the_engine(preprocess):
+    request = preprocess(ROW)
+    reply = request | {"generated_text": " A slow rock song with feeling. ", "__inference_error__": ""}
+    row = vllm.postprocess(reply, CONFIG)
+    assert row["caption"] == "A slow rock song with feeling."
+    assert row["seed"] == ROW["seed"]
+    assert row["genre_aspects"] == ["rock"]
+    assert row["mood_aspects"] == []
+    assert row["status"] is None
+
+
+def test_a_row_that_has_ended_bypasses_the_engine(preprocess):
+    ended = ROW | {"status": "failed", "reason": "captions.empty"}
+    request = preprocess(ended)
+    assert request["__inference_error__"]
+    assert vllm.postprocess(request, CONFIG) == json.loads(json.dumps(ended, default=lambda v: v.tolist()))
+
+
+def test_an_engine_error_fails_the_row(preprocess):
+    row = vllm.postprocess(preprocess(ROW) | {"__inference_error__": "ValueError: prompt\ntoo long"}, CONFIG)
+    assert (row["status"], row["reason"]) == ("failed", "captions.error: ValueError: prompt too long")
+    assert row.get("caption") is None
+
+
+def test_a_reply_that_is_no_caption_fails_the_row_with_its_reason(preprocess):
+    row = vllm.postprocess(preprocess(ROW) | {"generated_text": "", "__inference_error__": ""}, CONFIG)
+    assert (row["status"], row["reason"]) == ("failed", "captions.empty")
+
+
+def test_a_prompt_without_room_fails_its_row_only(monkeypatch, preprocess):
+    monkeypatch.setattr(vllm, "prompt_ids", lambda *_: [0] * 1020)
+    row = vllm.postprocess(preprocess(ROW), CONFIG)
+    assert row["status"] == "failed"
+    assert "max_model_len" in row["reason"]
+
+
+def test_preprocess_can_be_sent_to_a_worker(preprocess):
+    assert pickle.loads(pickle.dumps(preprocess)).template == preprocess.template
+
+
+def test_turns_and_candidates_have_seeds_of_their_own():
+    seeds = {vllm.sampling(CONFIG, 1, 0, turn, candidate)["seed"] for turn in range(3) for candidate in range(4)}
+    assert len(seeds) == 12
+
+
+def test_a_caption_that_fails_a_check_is_kept_beside_its_reason(preprocess):
+    strict = CONFIG.model_copy(update={"checks": ChecksConfig(min_words=5, min_coverage=1)})
+    row = vllm.postprocess(preprocess(ROW) | {"generated_text": "This is a nice rock song."}, strict)
+    assert (row["status"], row["reason"]) == ("failed", "captions.coverage: does not say slow tempo")
+    assert row["caption"] == "This is a nice rock song."
+
+
+def test_a_cpu_engine_takes_every_waiting_prompt_in_one_step():
+    config = VllmConfig(max_num_seqs=16, max_model_len=256)
+    assert vllm.engine_kwargs(config, "cpu")["max_num_batched_tokens"] == 16 * 256
+    assert "max_num_batched_tokens" not in vllm.engine_kwargs(config, "gpu")
+
+
+def test_the_engine_knows_the_adapters_rank(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12, "rank_pattern": {"q_proj": 20}}))
+    arguments = vllm.engine_kwargs(VllmConfig(), "gpu", str(tmp_path))
+    assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 32)
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no json", '{"r": 4096}'])
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(InputError, match="adapter"):
+        vllm.adapter_rank(str(tmp_path))
+
+
+def test_a_path_that_is_no_checkpoint_is_refused(tmp_path):
+    for model in (str(tmp_path), str(tmp_path / "none"), "./nowhere"):
+        with pytest.raises(InputError, match=r"captions\.vllm\.model"):
+            vllm.model_source(VllmConfig(model=model))
+    assert vllm.model_source(VllmConfig(model="org/name")) == "org/name"

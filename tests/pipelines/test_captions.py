@@ -1,0 +1,117 @@
+"""Captions by the real vLLM on the CPU, through ray.data.llm, with the embedded language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from conceptcaps import schema
+from conceptcaps.assets.corpus import load_taxonomy
+from conceptcaps.assets.lm_quality import tag_sets
+from conceptcaps.config import Config
+from conceptcaps.errors import InputError
+from conceptcaps.pipelines.captions import build_caption_processor, find_adapter, processor_config
+from conceptcaps.pipelines.steps import CAPTIONED
+from conceptcaps.seeding import row_identity
+
+NUM_ROWS = 24
+SERVED = {
+    "dtype": "float32",
+    "max_model_len": 512,
+    "max_num_seqs": 16,
+    "gpu_memory_utilization": 0.2,
+    "enforce_eager": True,
+}
+
+
+def config_of(batch_size: int = 8, adapter: str | None = None, **captions) -> Config:
+    section = {"engine": "vllm", "vllm": {**SERVED, "adapter": adapter}, **captions}
+    return Config.model_validate({"captions": {**section, "resources": {"num_cpus": 0.3, "batch_size": batch_size}}})
+
+
+def rows() -> list[dict]:
+    vocabulary = load_taxonomy()
+    made = []
+    for i, tags in enumerate(tag_sets("taxonomy", NUM_ROWS)):
+        name, seed = row_identity(7, i)
+        said = [tag for group in tags.values() for tag in group]
+        made.append({"id": name, "seed": seed, "attempt": 0, **vocabulary.columns(said)})
+    made[3] |= {"status": schema.FAILED, "reason": "earlier.step"}
+    made[5] |= {"genre_aspects": ["word " * 2000]}
+    return made
+
+
+def captions_of(config: Config, num_blocks: int = 3) -> list[dict]:
+    import ray.data
+
+    table = pa.Table.from_pylist(rows(), schema=CAPTIONED)
+    made = build_caption_processor(config)(ray.data.from_arrow(table).repartition(num_blocks)).take_all()
+    return sorted(made, key=lambda row: row["id"])
+
+
+@pytest.fixture(scope="module")
+def first(cluster) -> list[dict]:
+    pytest.importorskip("vllm", reason="vLLM is an optional extra")
+    return captions_of(config_of(batch_size=8))
+
+
+@pytest.mark.slow
+def test_every_row_comes_back_once_captioned_or_failed_with_its_reason(first):
+    assert [row["id"] for row in first] == [row["id"] for row in rows()]
+    assert first[3]["reason"] == "earlier.step"
+    assert first[3]["caption"] is None
+    assert "max_model_len" in first[5]["reason"]
+    others = [row for i, row in enumerate(first) if i not in {3, 5}]
+    assert sum(row["status"] is None for row in others) >= 18
+    assert all(row["status"] in {None, schema.FAILED} and row["caption"] for row in others)
+    assert [row["seed"] for row in first] == [row["seed"] for row in rows()]
+
+
+@pytest.mark.slow
+def test_other_batches_give_the_same_captions(first):
+    again = captions_of(config_of(batch_size=5), num_blocks=1)
+    assert [row["caption"] for row in again] == [row["caption"] for row in first]
+
+
+@pytest.mark.slow
+def test_an_adapter_and_candidates_are_served(first, tmp_path):
+    import torch
+
+    from conceptcaps.captions.lora import add_adapter, load_base, save_adapter
+    from conceptcaps.captions.vllm import EMBEDDED
+    from conceptcaps.config.lora import LoraConfig
+
+    settings = LoraConfig(r=8, alpha=16)
+    model = add_adapter(load_base(EMBEDDED, settings, torch.device("cpu")), settings, 0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+    save_adapter(model, tmp_path, {})
+    made = captions_of(config_of(adapter=str(tmp_path), candidates=2, rounds=2, checks={"min_coverage": 1.0}))
+    assert [row["id"] for row in made] == [row["id"] for row in rows()]
+    assert [row["caption"] for row in made] != [row["caption"] for row in first]
+    assert all(row["reason"] is None or row["reason"].startswith(("captions.", "earlier.")) for row in made)
+
+
+def test_an_adapter_of_the_run_must_be_fitted_first(tmp_path):
+    config = config_of(adapter="run").model_copy(update={"run_dir": str(tmp_path)})
+    with pytest.raises(InputError, match="stages lora"):
+        find_adapter(config)
+    (tmp_path / "lora" / "adapter").mkdir(parents=True)
+    (tmp_path / "lora" / "adapter" / "adapter_config.json").write_text('{"r": 8}')
+    assert find_adapter(config) == str(tmp_path / "lora" / "adapter")
+    with pytest.raises(InputError, match="no adapter_config"):
+        find_adapter(config_of(adapter=str(Path(tmp_path))))
+
+
+def test_a_gpu_engine_takes_its_gpus():
+    config = config_of().model_copy(deep=True)
+    resources = config.captions.resources.model_copy(update={"num_gpus": 1.0, "num_cpus": 2.0})
+    served = config.captions.vllm.model_copy(update={"tensor_parallel_size": 2})
+    captions = config.captions.model_copy(update={"resources": resources, "vllm": served})
+    made = processor_config(config.model_copy(update={"captions": captions}), "gpu", None)
+    assert [(b["CPU"], b["GPU"]) for b in made.placement_group_config["bundles"]] == [(2.0, 1.0)] * 2
+    assert made.engine_kwargs["tensor_parallel_size"] == 2
