@@ -17,7 +17,7 @@ class MixtureConfig(Section):
     epochs: int = Field(60, description="Most passes over the training rows", ge=1)
     batch_size: int = Field(96, description="Rows per optimiser step", ge=1)
     learning_rate: float = Field(3e-2, description="Adam's step size", gt=0)
-    weight_decay: float = Field(3e-3, description="Penalty on squared weights", ge=0)
+    weight_decay: float = Field(5e-4, description="Penalty on squared weights", ge=0)
     patience: int = Field(8, description="Epochs without a better validation likelihood before stopping", ge=1)
 
 

@@ -172,7 +172,7 @@ def classifier_scores(
     model = (
         LogisticRegression(C=0.1, max_iter=500)
         if kind == "logistic"
-        else RandomForestClassifier(200, min_samples_leaf=3, random_state=seed)
+        else RandomForestClassifier(100, min_samples_leaf=3, random_state=seed)
     )
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return cross_val_predict(model, features, labels, cv=splits, method="predict_proba")[:, 1], labels

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MODEL = ("vae", "model.safetensors")
 CHUNKS_PER_FILE = 16
+MAPPED_ROWS = 1500
+"""Rows on the maps of the latent space."""
 _IN_FLIGHT = 4
 
 
@@ -53,6 +55,7 @@ def run_vae(config: Config, run: RunDir) -> dict[str, Any]:
         models, history = [fit_mixture_model(matrix, vocabulary, config.vae, seed)], []
     else:
         models, history = _fit_sweep(matrix, vocabulary, config.vae, run, seed)
+        _write_latents(models[0], matrix[:MAPPED_ROWS], run, seed)
     for fitted in models[1:]:
         write_model(fitted, run, "vae", "sweep", f"beta-{fitted.facts['beta']:g}.safetensors")
     facts = {"model": config.vae.model, "rows": len(matrix)}
@@ -94,6 +97,24 @@ def _fit_sweep(
     return models, state.history
 
 
+def _write_latents(fitted: FittedModel, matrix: np.ndarray, run: RunDir, seed: int) -> None:
+    """`vae/latents.parquet`: each row's genre and place on a PCA and a t-SNE map; a PNG of either."""
+    from conceptcaps.comparison.plots import latent_map
+    from conceptcaps.vae.analysis import genre_of, latents, project
+    from conceptcaps.vae.model import BetaVAE
+
+    assert isinstance(fitted.model, BetaVAE)
+    genres, means = genre_of(matrix, fitted.vocabulary), latents(fitted.model, matrix)
+    columns: dict[str, Any] = {"genre": [fitted.vocabulary.tags[g] if g >= 0 else None for g in genres]}
+    for method in ("pca", "tsne"):
+        points = project(means, method, seed % 2**32)
+        columns |= {f"{method}_x": points[:, 0], f"{method}_y": points[:, 1]}
+        sink = io.BytesIO()
+        latent_map(points, genres, fitted.vocabulary).savefig(sink, format="png", dpi=120)
+        run.write_bytes(sink.getvalue(), "vae", f"latents_{method}.png")
+    write_table(pa.table(columns), run, "vae", "latents.parquet")
+
+
 def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     """Sample `specs.num_samples` tag sets into `specs/*.parquet`, in `schema.SPECS`.
 
@@ -109,7 +130,7 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     sampler = make_sampler(config, run)
     run.delete("specs")
     total = config.specs.num_samples
-    jobs = [(file, *bounds) for file, bounds in enumerate(_file_bounds(total))]
+    jobs = [(file, *bounds) for file, bounds in enumerate(file_bounds(total))]
     if config.specs.max_per_set is not None:
         _write_limited(sampler, config, run, jobs)
     elif ray.is_initialized() and len(jobs) > 1:
@@ -120,7 +141,8 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     return {"rows": total, "files": len(jobs), "acceptance": sampler.acceptance}
 
 
-def _file_bounds(total: int) -> list[tuple[int, int]]:
+def file_bounds(total: int) -> list[tuple[int, int]]:
+    """Row ranges of the files of `total` specs."""
     from conceptcaps.vae.sampling import CHUNK
 
     size = CHUNK * CHUNKS_PER_FILE

@@ -109,6 +109,8 @@ def project(means: np.ndarray, method: str, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     if method == "pca" or len(means) < 4:
-        return np.asarray(PCA(2, random_state=seed).fit_transform(means), dtype=np.float32)
+        size = min(2, *means.shape)
+        points = PCA(size, random_state=seed).fit_transform(means)
+        return np.pad(points, ((0, 0), (0, 2 - size))).astype(np.float32)
     perplexity = min(30.0, (len(means) - 1) / 3)
-    return np.asarray(TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(means), np.float32)
+    return np.asarray(TSNE(2, perplexity=perplexity, init="random", random_state=seed).fit_transform(means), np.float32)

@@ -42,7 +42,7 @@ class MixtureSettings:
     epochs: int = 60
     batch_size: int = 96
     learning_rate: float = 3e-2
-    weight_decay: float = 1.5e-3
+    weight_decay: float = 5e-4
     validation_fraction: float = 0.1
     patience: int = 8
 

@@ -6,15 +6,14 @@ Shapes: M members, B rows, S importance samples, V tags, H hidden units, L laten
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Noise = Callable[[tuple[int, ...]], Tensor]
-"""Uniform numbers in [0, 1) of a shape: where dropout takes its randomness from."""
+Masks = tuple[Tensor, Tensor]
+"""Dropout of the encoder's and the decoder's hidden units: (B, H) multipliers each, 0 or 1 / (1 - dropout)."""
 
 
 class Loss(NamedTuple):
@@ -64,33 +63,38 @@ class BetaVAE(nn.Module):
         self.decoder_hidden = MemberLinear(members, latent_dim, hidden_dim, generator)
         self.decoder_out = MemberLinear(members, hidden_dim, num_tags, generator)
 
-    def encode(self, x: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
-        """(M, B, V) tags -> mean and log variance of the posterior, (M, B, L) each; `noise` turns dropout on."""
-        hidden = self._drop(torch.relu(self.encoder_hidden(x)), noise)
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(M, B, V) tags -> mean and log variance of the posterior, (M, B, L) each."""
+        hidden = torch.relu(self.encoder_hidden(x))
+        hidden = hidden if mask is None else hidden * mask
         mean, log_variance = self.encoder_out(hidden).chunk(2, dim=-1)
         return mean, log_variance
 
-    def decode(self, z: Tensor, noise: Noise | None = None) -> Tensor:
+    def decode(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """(M, B, L) latents -> (M, B, V) logits."""
-        return self.decoder_out(self._drop(torch.relu(self.decoder_hidden(z)), noise))
+        hidden = torch.relu(self.decoder_hidden(z))
+        return self.decoder_out(hidden if mask is None else hidden * mask)
 
-    def _drop(self, hidden: Tensor, noise: Noise | None) -> Tensor:
-        if noise is None or self.dropout == 0:
-            return hidden
-        kept = noise(tuple(hidden.shape[1:])) >= self.dropout
-        return hidden * kept / (1 - self.dropout)
+    def draw_masks(self, num_rows: int, generator: torch.Generator) -> Masks | None:
+        """Dropout for `num_rows` rows; None where the model has none."""
+        if self.dropout == 0:
+            return None
+        kept = torch.rand(2, num_rows, self.hidden_dim, generator=generator) >= self.dropout
+        encoder, decoder = (kept / (1 - self.dropout)).unbind()
+        return encoder, decoder
 
-    def loss(self, x: Tensor, epsilon: Tensor, noise: Noise | None = None) -> Loss:
+    def loss(self, x: Tensor, epsilon: Tensor, masks: Masks | None = None) -> Loss:
         """The two terms of the negative ELBO.
 
         Args:
             x: (B, V) in {0, 1}.
             epsilon: (B, L) standard normal.
-            noise: source of dropout; None in evaluation.
+            masks: dropout; None in evaluation.
         """
         x = x.expand(self.members, *x.shape)
-        mean, log_variance = self.encode(x, noise)
-        logits = self.decode(mean + torch.exp(0.5 * log_variance) * epsilon, noise)
+        encoder_mask, decoder_mask = masks or (None, None)
+        mean, log_variance = self.encode(x, encoder_mask)
+        logits = self.decode(mean + torch.exp(0.5 * log_variance) * epsilon, decoder_mask)
         return Loss(negative_log_bernoulli(logits, x), gaussian_kl(mean, log_variance))
 
     @torch.no_grad()

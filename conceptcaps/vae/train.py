@@ -20,12 +20,13 @@ from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import scaling
 from conceptcaps.seeding import derive
-from conceptcaps.vae.model import BetaVAE
+from conceptcaps.vae.model import BetaVAE, Masks
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = ("vae", "checkpoint.pt")
 _VALIDATION_SAMPLES = 8
+_BATCHES_PER_BLOCK = 64
 
 
 @dataclass
@@ -113,28 +114,37 @@ def fit(
 def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """One pass; returns the mean of each loss term per member, over this worker's rows."""
     model, rank, world = state.model, *_place()
+    mine = slice(rank, None, world)
     totals = torch.zeros(2, model.members)
     seen = 0
-    for rows in torch.randperm(len(train), generator=generator).split(batch_size):
-        mine = slice(rank, None, world)
-        epsilon = torch.randn(len(rows), model.latent_dim, generator=generator)[mine]
-        noise = _dropout_noise(len(rows), mine, generator)
-        loss = model.loss(train[rows[mine]], epsilon, noise)
-        total = (loss.reconstruction.sum(1) + betas * loss.kl.sum(1)).sum() / len(rows)
+    for x, epsilon, masks in _batches(model, train, batch_size, generator):
+        own_masks = None if masks is None else (masks[0][mine], masks[1][mine])
+        loss = model.loss(x[mine], epsilon[mine], own_masks)
+        terms = torch.stack(loss).sum(2)  # (2, M)
+        total = (terms[0] + betas * terms[1]).sum() / len(x)
         state.optimizer.zero_grad(set_to_none=False)
         total.backward()
         _sum_gradients(model, world)
         state.optimizer.step()
-        with torch.no_grad():
-            totals += torch.stack([loss.reconstruction.sum(1), loss.kl.sum(1)])
-        seen += len(rows[mine])
+        totals += terms.detach()
+        seen += len(x[mine])
     if not bool(torch.isfinite(totals).all()):
         raise InputError("the VAE's loss", "is not finite", "Lower vae.learning_rate")
     return tuple(totals / max(seen, 1))
 
 
-def _dropout_noise(batch: int, mine: slice, generator: torch.Generator) -> Callable[[tuple[int, ...]], Tensor]:
-    return lambda shape: torch.rand(batch, shape[-1], generator=generator)[mine]
+def _batches(
+    model: BetaVAE, train: Tensor, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Masks | None]]:
+    """Rows in random order with their noise: whole blocks are gathered and drawn at once, and batches are views."""
+    order = torch.randperm(len(train), generator=generator)
+    for block in order.split(_BATCHES_PER_BLOCK * batch_size):
+        rows = train[block]
+        epsilon = torch.randn(len(block), model.latent_dim, generator=generator)
+        masks = model.draw_masks(len(block), generator)
+        for begin in range(0, len(block), batch_size):
+            part = slice(begin, begin + batch_size)
+            yield rows[part], epsilon[part], None if masks is None else (masks[0][part], masks[1][part])
 
 
 def _place() -> tuple[int, int]:

@@ -126,6 +126,10 @@ def test_model_and_metrics_are_written(run):
     assert metrics["members"][0]["validation_nats_per_row"] > 0
     assert len(run.read_json("vae", "history.json")) == 5
     assert not run.exists("vae", "checkpoint.pt")
+    latents = pq.read_table(run.fs.open_input_file(run.path("vae", "latents.parquet")))
+    assert latents.num_rows == 200
+    assert set(latents["genre"].to_pylist()) == {"rock", "jazz", "pop"}
+    assert run.exists("vae", "latents_tsne.png")
 
 
 def test_sweep_is_written(tmp_path):

@@ -55,11 +55,18 @@ def test_members_are_independent_models(rows):
         torch.testing.assert_close(single.expand_as(several), several)
 
 
-def test_dropout_only_with_noise(rows):
+def test_masks_drop_hidden_units(rows):
     model = BetaVAE(9, 8, 4, 0.5, seed=3)
-    epsilon = torch.zeros(6, 4)
-    plain = model.loss(rows, epsilon).reconstruction
-    everything_dropped = model.loss(rows, epsilon, torch.zeros).reconstruction
-    expected = negative_log_bernoulli(model.decoder_out.bias, rows[None])
-    torch.testing.assert_close(everything_dropped, expected)
-    assert not torch.allclose(plain, everything_dropped)
+    zeros, epsilon = torch.zeros(6, 8), torch.zeros(6, 4)
+    dropped = model.loss(rows, epsilon, (zeros, zeros)).reconstruction
+    torch.testing.assert_close(dropped, negative_log_bernoulli(model.decoder_out.bias, rows[None]))
+    assert not torch.allclose(dropped, model.loss(rows, epsilon).reconstruction)
+
+
+def test_masks_keep_the_mean():
+    masks = BetaVAE(9, 8, 4, 0.25).draw_masks(20_000, torch.Generator().manual_seed(0))
+    assert masks is not None
+    for mask in masks:
+        assert float(mask.mean()) == pytest.approx(1, abs=0.02)
+        assert mask.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert BetaVAE(9, 8, 4, 0.0).draw_masks(5, torch.Generator()) is None
