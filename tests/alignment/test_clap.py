@@ -1,0 +1,194 @@
+"""ClapAligner against transformers' own processor and model, on tiny checkpoints of the true architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, processors
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, LlamaConfig, PreTrainedTokenizerFast
+
+from conceptcaps.alignment.clap import ClapAligner, load_checkpoint
+from conceptcaps.alignment.mel import MelFrontEnd
+from conceptcaps.config.alignment import AlignmentConfig
+from conceptcaps.config.base import Resources
+from conceptcaps.errors import InputError
+
+RATE = 16_000
+SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+TEXTS = ["a slow piano", "fast techno with a very long description of everything that one hears in it", "flute"]
+
+
+def write_checkpoint(folder: Path, fusion: bool) -> Path:
+    """A random ClapModel with real configs, tokenizer and feature extractor; one-second windows."""
+    torch.manual_seed(0)
+    num_mels = 64 if fusion else 32  # fusion's shrinking is written for 64
+    audio = {
+        "num_mel_bins": num_mels, "spec_size": 64, "patch_embeds_hidden_size": 16, "depths": [1, 1], "window_size": 4,
+        "num_attention_heads": [2, 2], "num_hidden_layers": 2, "hidden_size": 32, "projection_dim": 24,
+        "num_classes": 1, "enable_fusion": fusion, "fusion_type": "aff_2d" if fusion else None,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
+        "max_position_embeddings": 66, "projection_dim": 24,
+    }  # fmt: skip
+    model = ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=24))
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            torch.nn.init.normal_(tensor, std=0.15)
+    model.save_pretrained(folder)
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TEXTS, vocab_size=380, special_tokens=list(SPECIAL.values()), show_progress=False)
+    bpe.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe.to_str()), **SPECIAL).save_pretrained(folder)
+    ClapFeatureExtractor(
+        feature_size=num_mels, sampling_rate=RATE, hop_length=256, max_length_s=1, fft_window_size=512,
+        frequency_min=50, frequency_max=7_000, truncation="fusion" if fusion else "rand_trunc",
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unfused(tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("unfused"), fusion=False)
+
+
+def aligner(folder: Path | str, batch_size: int = 4) -> ClapAligner:
+    return ClapAligner(AlignmentConfig(model=str(folder), resources=Resources(batch_size=batch_size)))
+
+
+def tones(*seconds: float, rate: int = RATE) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    waves = []
+    for i, length in enumerate(seconds):
+        t = np.arange(int(length * rate)) / rate
+        wave = 0.4 * np.sin(2 * np.pi * 220 * (i + 1) * t) * np.exp(-(t % 0.3) * 8) + 0.01 * rng.standard_normal(t.size)
+        waves.append(wave.astype(np.float32)[None])
+    return waves
+
+
+@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
+@pytest.mark.parametrize("truncation", ["rand_trunc", "fusion"])
+def test_front_end_equals_the_extractor_up_to_one_window(padding, truncation):
+    extractor = ClapFeatureExtractor(truncation=truncation, padding=padding)
+    front_end = MelFrontEnd(extractor, torch.device("cpu"))
+    for wave in tones(0.7, 3.3, 10.0, rate=48_000):
+        wanted = extractor(wave[0], sampling_rate=48_000, return_tensors="pt")["input_features"]
+        found, is_longer = front_end.features(front_end.windows(wave[0]))
+        assert found.shape == wanted.shape
+        assert (found - wanted).abs().max() < 1e-4
+        assert not is_longer.any()
+
+
+def test_front_end_equals_the_extractor_on_a_window_of_a_long_clip(monkeypatch):
+    extractor = ClapFeatureExtractor(truncation="rand_trunc")
+    front_end = MelFrontEnd(extractor, torch.device("cpu"))
+    wave = tones(14.0, rate=48_000)[0][0]
+    windows = front_end.windows(wave)
+    assert [w.shape[0] for w in windows] == [480_000, 480_000]
+    monkeypatch.setattr(np.random, "randint", lambda low, high: high - 1)
+    wanted = extractor(wave, sampling_rate=48_000, return_tensors="pt")["input_features"]
+    assert (front_end.features(windows)[0][1] - wanted[0]).abs().max() < 1e-4
+
+
+def test_fused_long_clip_equals_the_extractor_that_draws_the_middles(monkeypatch):
+    extractor = ClapFeatureExtractor(truncation="fusion")
+    front_end = MelFrontEnd(extractor, torch.device("cpu"))
+    wave = tones(17.0, rate=48_000)[0][0]
+    monkeypatch.setattr(np.random, "choice", lambda options: options[len(options) // 2])
+    wanted = extractor(wave, sampling_rate=48_000, return_tensors="pt")
+    found, is_longer = front_end.features(front_end.windows(wave))
+    assert (found - wanted["input_features"]).abs().max() < 1e-3
+    assert (found - wanted["input_features"]).abs().mean() < 1e-5
+    assert is_longer.all()
+
+
+def test_embeddings_equal_those_of_processor_and_model(unfused):
+    engine = aligner(unfused)
+    model, tokenizer, extractor = load_checkpoint(str(unfused))
+    model.eval()
+    waves = tones(0.4, 1.0, 0.9, 1.0, 0.7)
+    with torch.inference_mode():
+        inputs = extractor([w[0] for w in waves], sampling_rate=RATE, return_tensors="pt")
+        audio = model.get_audio_features(**inputs).pooler_output.numpy()
+        tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
+        text = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output.numpy()
+    np.testing.assert_allclose(engine.embed_audio(waves, RATE), audio, atol=1e-5)
+    np.testing.assert_allclose(engine.embed_text(TEXTS), text, atol=1e-5)
+
+
+def test_embeddings_are_unit_float32_and_differ(unfused):
+    engine = aligner(unfused)
+    audio, text = engine.embed_audio(tones(0.5, 2.5), RATE), engine.embed_text(TEXTS)
+    for found in (audio, text):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert abs(float(audio[0] @ audio[1])) < 0.9999
+    assert engine.embed_text([]).shape == (0, 24)
+
+
+def test_row_keeps_its_embedding_in_any_batch(unfused):
+    waves = tones(0.5, 1.0, 3.2, 0.8, 1.7)
+    whole = aligner(unfused, batch_size=8).embed_audio(waves, RATE)
+    for i, wave in enumerate(waves):
+        np.testing.assert_allclose(aligner(unfused, batch_size=1).embed_audio([wave], RATE)[0], whole[i], atol=1e-5)
+
+
+def test_long_clip_is_the_mean_of_its_windows(unfused):
+    engine = aligner(unfused)
+    wave = tones(2.0)[0]
+    parts = engine.embed_audio([wave[:, :RATE], wave[:, RATE:]], RATE)
+    mean = parts.sum(0) / np.linalg.norm(parts.sum(0))
+    np.testing.assert_allclose(engine.embed_audio([wave], RATE)[0], mean, atol=1e-5)
+
+
+def test_other_rates_and_stereo_are_brought_to_the_models(unfused):
+    engine = aligner(unfused)
+    slow, fast = tones(1.0, rate=RATE)[0], tones(1.0, rate=2 * RATE)[0]
+    stereo = np.concatenate([slow, slow])
+    np.testing.assert_allclose(engine.embed_audio([stereo], RATE), engine.embed_audio([slow], RATE), atol=1e-5)
+    assert engine.embed_audio([fast], 2 * RATE).shape == (1, 24)
+
+
+def test_fused_checkpoint_hears_long_clips_in_one_pass(tmp_path):
+    engine = aligner(write_checkpoint(tmp_path, fusion=True))
+    found = engine.embed_audio(tones(0.5, 3.0), RATE)
+    assert found.shape == (2, 24)
+    np.testing.assert_allclose(found, engine.embed_audio(tones(0.5, 3.0), RATE))
+
+
+def test_texts_are_embedded_once(unfused, monkeypatch):
+    engine = aligner(unfused)
+    first = engine.embed_text([TEXTS[0], TEXTS[0], TEXTS[1]])
+    monkeypatch.setattr(engine, "_embed_texts", lambda texts: pytest.fail(f"embedded again: {texts}"))
+    np.testing.assert_array_equal(engine.embed_text([TEXTS[1], TEXTS[0]]), first[[2, 0]])
+
+
+def test_too_long_text_is_cut_not_refused(unfused):
+    assert aligner(unfused).embed_text(["piano " * 400]).shape == (1, 24)
+
+
+def test_clip_without_samples_is_refused(unfused):
+    with pytest.raises(ValueError, match="clip 1 has no samples"):
+        aligner(unfused).embed_audio([*tones(0.5), np.zeros((1, 0), np.float32)], RATE)
+
+
+def test_path_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        aligner(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no checkpoint that can be reached"):
+        aligner(tmp_path)
+
+
+def test_checkpoint_of_another_architecture(tmp_path):
+    LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="'llama' checkpoint, not a ClapModel"):
+        aligner(tmp_path)
+
+
+def test_hub_out_of_reach(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="nobody/no-such-clap"):
+        aligner("nobody/no-such-clap")
