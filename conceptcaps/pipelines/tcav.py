@@ -170,13 +170,14 @@ def analyse(config: Config, run: RunDir, clips: ConceptClips, readings: Readings
     least = config.tcav.min_positives
     require_positives(counts, config.tcav.concepts, least)
     sets = matched_sets(clips.tags, clips.names, generator(config.seed, "sets"), min_positives=least)
-    effects = analysis.effect_table(clips, LOGITS, None, None, config.tcav)
+    effects: Table = []
     scores: Table = []
     per_layer: dict[str, Any] = {}
     for layer in subject.layers:
         found, own_scores, per_layer[layer] = _analyse_layer(config, clips, sets, readings, layer)
-        effects += found
+        effects = found + effects  # the layer next to the head comes first
         scores += own_scores
+    effects += analysis.effect_table(clips, LOGITS, None, None, config.tcav)
     effects += analysis.counterfactual_table(clips, config.tcav)
     _write(config, run, effects, scores, subject.layers)
     reach = subject.adapter.reach(subject.layers)

@@ -85,10 +85,11 @@ class ConceptRows:
     categories: dict[str, str]
 
 
-def labelled_clips(config: Config, run: RunDir, rows: ConceptRows) -> LabelledClips:
-    """The classifier's clips, as `tcav.clips` says."""
+def labelled_clips(config: Config, run: RunDir, rows: ConceptRows | None) -> LabelledClips:
+    """The classifier's clips, as `tcav.clips` says; `rows` are needed where they are the run's own."""
     match config.tcav.clips:
         case None:
+            assert rows is not None
             return _own_rows(config, rows)
         case "embedded":
             return _folder(config, render_folder(run, config.seed))

@@ -210,7 +210,8 @@ class Readings:
 
     def _column(self, parts: tuple[str, ...], name: str) -> pa.ChunkedArray:
         files = self.run.files(*parts, suffix=".parquet")
-        tables = [pq.read_table(f, columns=[name], filesystem=self.run.fs, partitioning=None) for f in files]
+        held = [f for f in files if pq.read_metadata(f, filesystem=self.run.fs).num_rows]
+        tables = [pq.read_table(f, columns=[name], filesystem=self.run.fs, partitioning=None) for f in held]
         return pa.concat_tables(tables)[name].combine_chunks()
 
 
