@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -239,7 +237,8 @@ def plan(
     known = measured_rates(open_existing(measured)) if measured else None
     rates = stated_rates(rate or (), known)
     made = make_plan(load(config_file, overrides or ()), num_samples, rates=rates, prices=Prices(gpu_hour, cpu_hour))
-    typer.echo(yaml.safe_dump(json.loads(json.dumps(asdict(made), default=str)), sort_keys=False), nl=False)
+    for label, text in made.lines():
+        typer.echo(f"{label}: {text}")
 
 
 @app.command()

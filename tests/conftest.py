@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
-import pytest
+import pytest  # noqa: E402
 
 ROOT = TESTS.parent
 
