@@ -84,7 +84,15 @@ def _send(run: RunDir, planned: Upload) -> Upload:
     api = HfApi()
     try:
         url = api.create_repo(planned.repo, repo_type="dataset", private=planned.private, exist_ok=True)
-        api.upload_large_folder(planned.repo, run.path(FOLDER), repo_type="dataset", print_report=False)
+        # Data files of an earlier push that have no successor would still match the card's patterns: out with them.
+        api.upload_folder(
+            repo_id=planned.repo,
+            folder_path=run.path(FOLDER),
+            repo_type="dataset",
+            ignore_patterns=[".cache/*"],
+            delete_patterns=["*.parquet"],
+            commit_message="Upload the dataset of a ConceptCaps run",
+        )
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):

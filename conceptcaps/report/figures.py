@@ -118,11 +118,11 @@ def scatter(points: np.ndarray, labels: Sequence[str], explained: Sequence[float
     figure, axes = _figure(6.4, 4.4)
     values, counts = np.unique(labels, return_counts=True)
     common = [str(v) for v in values[np.argsort(-counts, kind="stable")][: len(COLOURS) - 1]]
-    labels = np.asarray(labels)
-    rest = ~np.isin(labels, common)
+    own = np.asarray(labels)
+    rest = ~np.isin(own, common)
     axes.plot(*points[rest].T, ".", color="#8c8c8c", alpha=0.35, markersize=4, label="others" if rest.any() else None)
     for label, colour in zip(common, COLOURS, strict=False):
-        axes.plot(*points[labels == label].T, ".", color=colour, alpha=0.75, markersize=5, label=label)
+        axes.plot(*points[own == label].T, ".", color=colour, alpha=0.75, markersize=5, label=label)
     axes.set_xlabel(f"first principal component ({explained[0]:.0%} of variance)")
     axes.set_ylabel(f"second ({explained[1]:.0%})")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.8)

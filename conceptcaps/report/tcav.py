@@ -27,8 +27,10 @@ class Cells:
         """The concepts with the largest effects."""
         size = np.nan_to_num(np.abs(self.values)).max(1, initial=0)
         keep = np.argsort(-size, kind="stable")[:most]
-        arrays = (a[keep] for a in (self.values, self.low, self.high, self.significant))
-        return Cells([self.concepts[i] for i in keep], self.targets, *arrays, self.layer)
+        low, high, significant = self.low[keep], self.high[keep], self.significant[keep]
+        return Cells(
+            [self.concepts[i] for i in keep], self.targets, self.values[keep], low, high, significant, self.layer
+        )
 
     def strongest(self, most: int) -> list[tuple[int, int]]:
         """Positions of the largest effects, the largest first."""

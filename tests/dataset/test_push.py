@@ -1,10 +1,12 @@
 """push: says what would go, refuses what cannot, and sends the folder once."""
 
+import inspect
 from typing import ClassVar
 
 import httpx
 import huggingface_hub
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from conceptcaps.dataset.push import push
@@ -28,13 +30,15 @@ class Hub:
     error: Exception | None = None
 
     def create_repo(self, repo, **options):
+        inspect.signature(HfApi.create_repo).bind(self, repo, **options)
         if Hub.error:
             raise Hub.error
         Hub.calls.append(("create", repo, options["private"]))
         return f"https://hub/datasets/{repo}"
 
-    def upload_large_folder(self, repo, folder, **options):
-        Hub.calls.append(("upload", repo, folder))
+    def upload_folder(self, **options):
+        inspect.signature(HfApi.upload_folder).bind(self, **options)
+        Hub.calls.append(("upload", options["repo_id"], options["folder_path"]))
 
 
 @pytest.fixture
