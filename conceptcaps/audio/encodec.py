@@ -21,6 +21,7 @@ class Codec:
 
     def __init__(self, model: Any, num_channels: int):
         self._model, self._num_channels = model, num_channels
+        self._stream = torch.cuda.Stream() if model.device.type == "cuda" else None
         self.sampling_rate: int = model.config.sampling_rate
         self.hop_length: int = model.config.hop_length
         for module in model.modules():
@@ -35,8 +36,22 @@ class Codec:
     def decode(self, codes: Tensor, num_samples: int) -> Tensor:
         """float32 (batch, channels, num_samples) in [-1, 1] from int64 (batch, codebooks, frames).
 
-        Samples beyond full scale are clipped, as audiocraft does when it writes a file.
+        Samples beyond full scale are clipped, as audiocraft does when it writes a file. On a GPU the work goes on
+        beside what the caller launches next, and the result may be read after `finish`.
         """
+        if self._stream is None:
+            return self._decode(codes, num_samples)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        codes.record_stream(self._stream)
+        with torch.cuda.stream(self._stream):
+            return self._decode(codes, num_samples)
+
+    def finish(self) -> None:
+        """Wait for what `decode` has begun."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def _decode(self, codes: Tensor, num_samples: int) -> Tensor:
         tracks = torch.cat([codes[:, side :: self._num_channels] for side in range(self._num_channels)])
         chunk = self._chunk(codes.shape[2])
         audio = torch.cat([self._model.decode(part[None], [None]).audio_values for part in tracks.split(chunk)])

@@ -81,6 +81,7 @@ class MusicgenSynthesiser:
                 if not _is_out_of_memory(error) or at_once == 1:
                     raise
                 at_once = self._halve(min(at_once, len(captions) - start))
+        self._codec.finish()
         return [waveform.cpu().numpy() for waveform in waveforms]
 
     def _halve(self, at_once: int) -> int:
@@ -100,7 +101,8 @@ class MusicgenSynthesiser:
         if not bool(finite.all()):
             lost = [seed for seed, fine in zip(seeds, finite.tolist(), strict=True) if not fine]
             raise FloatingPointError(f"logits are not finite in the rows with seed {lost}")
-        return iter(self._codec.decode(codes, self._num_samples).cpu())
+        # Not copied to the host yet: on a GPU the next clips' codes are decoded meanwhile.
+        return iter(self._codec.decode(codes, self._num_samples))
 
     @torch.inference_mode()
     def encode_text(self, captions: list[str]) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,7 @@ def load_checkpoint(settings: MusicgenConfig) -> Any:
                 where, f"{settings.model!r} is a {config.model_type} checkpoint, not musicgen", "Name a MusicGen model"
             )
         return MusicgenForConditionalGeneration.from_pretrained(
-            settings.model, revision=settings.revision, use_safetensors=True, dtype=torch.float32
+            settings.model, revision=settings.revision or "main", use_safetensors=True, dtype=torch.float32
         )
     except InputError:
         raise

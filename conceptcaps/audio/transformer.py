@@ -90,7 +90,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Text:
-    """The captions' keys and values, one (B, H, S, D) tensor per layer, and where there is text: bool (B, 1, 1, S)."""
+    """The captions' keys and values, one (B, H, S, D) tensor per layer, and 0 or -inf to add: (B, 1, 1, S)."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -148,7 +148,7 @@ class Transformer:
             both = both.view(batch, length, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).contiguous()
             keys.append(both[0])
             values.append(both[1])
-        return Text(keys, values, mask[:, None, None, :])
+        return Text(keys, values, _additive(mask[:, None, None, :], self.dtype))
 
     def step(self, tokens: Tensor, position: Position, length: int, cache: Cache, text: Text, guided: bool) -> Tensor:
         """Read T columns and return the logits that follow the last, (R, K, V) in the weights' dtype.
@@ -183,7 +183,7 @@ class Transformer:
         if isinstance(position, int) and columns == 1:
             return None
         own = torch.arange(columns, device=self.device) + position
-        return torch.arange(length, device=self.device)[None, :] <= own[:, None]
+        return _additive(torch.arange(length, device=self.device)[None, :] <= own[:, None], self.dtype)
 
     def _self_attention(
         self,
@@ -225,6 +225,11 @@ def put(x: Tensor, dim: int, position: Position, value: Tensor) -> None:
         x.narrow(dim, position, value.shape[dim]).copy_(value)
     else:
         x.index_copy_(dim, position, value)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where `seen` is true, else -inf: made once, where a bool mask would be converted in every layer."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
 
 
 def _join(attended: Tensor) -> Tensor:

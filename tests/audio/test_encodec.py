@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from tiny_musicgen import build_musicgen
 
 from conceptcaps.audio.encodec import Codec
 
 
-def test_audio_equals_the_model_s_own(musicgen_builder: Any) -> None:
-    encodec = musicgen_builder().audio_encoder
+def test_audio_equals_the_model_s_own() -> None:
+    encodec = build_musicgen().audio_encoder
     codes = torch.randint(0, 64, (3, 4, 20))
     with torch.no_grad():
         expected = encodec.decode(codes[None], [None]).audio_values
@@ -18,8 +17,8 @@ def test_audio_equals_the_model_s_own(musicgen_builder: Any) -> None:
     assert torch.allclose(audio, expected[..., :300], atol=1e-5)
 
 
-def test_left_and_right_alternate(musicgen_builder: Any) -> None:
-    encodec = musicgen_builder().audio_encoder
+def test_left_and_right_alternate() -> None:
+    encodec = build_musicgen().audio_encoder
     codes = torch.randint(0, 64, (2, 8, 10))
     mono, stereo = Codec(encodec, 1), Codec(encodec, 2)
     audio = stereo.decode(codes, 160)
@@ -28,19 +27,19 @@ def test_left_and_right_alternate(musicgen_builder: Any) -> None:
     assert torch.equal(audio[:, 1:], mono.decode(codes[:, 1::2], 160))
 
 
-def test_a_clip_has_the_same_bits_in_any_batch(musicgen_builder: Any) -> None:
-    codec = Codec(musicgen_builder().audio_encoder, 1)
+def test_a_clip_has_the_same_bits_in_any_batch() -> None:
+    codec = Codec(build_musicgen().audio_encoder, 1)
     codes = torch.randint(0, 64, (5, 4, 30))
     assert torch.equal(codec.decode(codes, 480)[3:4], codec.decode(codes[3:4], 480))
 
 
-def test_frames_cover_the_samples(musicgen_builder: Any) -> None:
-    codec = Codec(musicgen_builder().audio_encoder, 1)
+def test_frames_cover_the_samples() -> None:
+    codec = Codec(build_musicgen().audio_encoder, 1)
     assert [codec.num_frames(n) for n in (1, 16, 17, 160)] == [1, 1, 2, 10]
 
 
-def test_full_scale_is_kept(musicgen_builder: Any) -> None:
-    encodec = musicgen_builder().audio_encoder
+def test_full_scale_is_kept() -> None:
+    encodec = build_musicgen().audio_encoder
     for layer in encodec.quantizer.layers:
         layer.codebook.embed.mul_(1000)
     audio = Codec(encodec, 1).decode(torch.randint(0, 64, (1, 4, 30)), 480).numpy()

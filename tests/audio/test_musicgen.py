@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_musicgen import build_musicgen, save_musicgen
 from transformers import BertConfig
 
 from conceptcaps.audio import make_synthesiser, musicgen
@@ -83,8 +84,8 @@ def test_global_random_state_is_neither_read_nor_moved(engine: MusicgenSynthesis
     assert np.array_equal(engine(pick([0]))[0], first)
 
 
-def test_a_long_clip_continues_beyond_the_positions(musicgen_builder: Any, musicgen_saver: Any, tmp_path: Path) -> None:
-    checkpoint = musicgen_saver(tmp_path, musicgen_builder(max_position_embeddings=50))
+def test_a_long_clip_continues_beyond_the_positions(tmp_path: Path) -> None:
+    checkpoint = save_musicgen(tmp_path, build_musicgen(max_position_embeddings=50))
     # 50 positions are under half a second at 100 frames a second, whatever the windows wished for
     waveform = MusicgenSynthesiser(config(checkpoint, 1.0, extend_stride=0.3))(pick([0]))[0]
     assert waveform.shape == (1, 1600)
