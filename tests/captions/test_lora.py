@@ -130,12 +130,13 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert rates[-1] < 0.01
 
 
-def test_fitting_lowers_the_loss_and_leaves_the_base_alone(tokenizer, examples, base):
+def test_fitting_lowers_the_loss_and_leaves_the_base_alone(tokenizer, examples):
+    base = lora.load_base(EMBEDDED, CONFIG, torch.device("cpu"))
     before = {name: value.clone() for name, value in base.state_dict().items()}
     state = start(base, CONFIG, 0)
     first = mean_loss(state.model, examples, 4, tokenizer.pad_token_id)
     fit(state, examples, examples, CONFIG, 0, tokenizer.pad_token_id)
-    assert state.best_loss < 0.9 * first
+    assert state.best_loss < 0.7 * first
     after = state.model.unload().state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
