@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -129,3 +130,9 @@ def test_what_models_put_around_a_caption_is_taken_off(reply, caption):
 )
 def test_replies_that_are_no_captions_have_a_reason(reply, code):
     assert refuse(clean_reply(reply), reply) == code
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs" / "prompts").glob("*.yaml")), ids=str)
+def test_the_prompts_in_configs_can_be_used(path):
+    user = PromptTemplate.load(str(path)).messages(ROW)[-1]["content"]
+    assert "mood: happy, bright" in user
