@@ -30,7 +30,7 @@ VOCABULARY = Vocabulary.from_mapping(
         "tempo": ["slow tempo", "fast tempo"],
     }
 )
-RATE = 8_000
+RATE = 16_000
 
 
 def config_of(run_dir: Path, *overrides: str) -> Config:
