@@ -120,7 +120,7 @@ def category_pairs(figures: Sequence[Figure]) -> Plot:
 def nearest(reference: Reference, made: Mapping[str, np.ndarray]) -> Plot:
     """Distribution of the Jaccard similarity to the nearest training row: memorising moves it to the right."""
     plot, (axis,) = _panels(1, 6, 4)
-    bins = np.linspace(0, 1, 21)
+    bins = np.linspace(0, 1, 21).tolist()
     for name, rows in {"held-out rows": reference.held, **made}.items():
         similarity = metrics.nearest_jaccard(rows[:2000], reference.train)
         axis.hist(similarity, bins, density=True, histtype="step", label=name)

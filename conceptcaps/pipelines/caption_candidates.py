@@ -26,7 +26,7 @@ class CandidateEngine(vLLMEngineStageUDF):
         super().__init__(*args, **kwargs)
         self.captions = captions
 
-    async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:
+    async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:  # type: ignore[override]
         """The best reply to each row, with its index in the batch."""
         best: dict[int, tuple[Any, Row]] = {}
         waiting = batch
@@ -44,7 +44,8 @@ class CandidateEngine(vLLMEngineStageUDF):
 
     async def _ask(self, rows: list[Row], turn: int) -> list[list[Row]]:
         """All candidates of all rows at once, so that the engine decodes them together."""
-        requests, number = [], self.captions.candidates
+        requests: list[Row] = []
+        number = self.captions.candidates
         for row in rows:
             carried = json.loads(row["row"])
             for candidate in range(number):

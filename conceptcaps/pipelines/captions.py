@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
 
     def add_captions(rows: Dataset) -> Dataset:
         return processor(rows).map_batches(
-            finish, fn_args=(config.captions,), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+            partial(finish, config=config.captions), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
         )
 
     return add_captions

@@ -80,7 +80,7 @@ def sample_all(reference: Reference, config: Config, seed: int) -> dict[str, Sam
     """Rows of every sampler that `comparison.samplers` names."""
     count = config.comparison.num_sampled or len(reference.train)
     plain = baselines(reference.train, count, seed)
-    found = {}
+    found: dict[str, Sampled] = {}
     for name in config.comparison.samplers:
         logger.info("comparison: sampling %s", name)
         if name in plain:

@@ -51,6 +51,7 @@ def run_vae(config: Config, run: RunDir) -> dict[str, Any]:
     vocabulary = read_vocabulary(run)
     matrix = read_matrix(run, vocabulary)
     seed = derive(config.seed, "vae")
+    history: list[Any]
     if config.vae.model == "mixture":
         models, history = [fit_mixture_model(matrix, vocabulary, config.vae, seed)], []
     else:

@@ -84,7 +84,8 @@ def _occurrence(keys: np.ndarray) -> np.ndarray:
 
 def hash_rows(matrix: np.ndarray) -> np.ndarray:
     """uint64 (num_rows,): a well mixed key per multi-hot row (Zobrist 1970: the xor of one random word per tag)."""
-    words = np.random.Generator(np.random.Philox(0)).integers(0, 2**64, matrix.shape[1], dtype=np.uint64)
+    random = np.random.Generator(np.random.Philox(0))
+    words: np.ndarray = random.integers(0, 2**64, (matrix.shape[1],), dtype=np.uint64)
     keys = np.zeros(len(matrix), np.uint64)
     rows, columns = np.nonzero(matrix)
     np.bitwise_xor.at(keys, rows, words[columns])

@@ -66,8 +66,10 @@ def write_model(fitted: FittedModel, run: RunDir, *parts: str) -> None:
 
 
 def _shape(model: BetaVAE | TagMixture) -> dict[str, Any]:
-    names = {BetaVAE: ("num_tags", "hidden_dim", "latent_dim", "dropout")}
-    return {name: getattr(model, name) for name in names.get(type(model), ("num_tags", "members", "components"))}
+    sizes = ["num_tags", "members", "components"]
+    if isinstance(model, BetaVAE):
+        sizes = ["num_tags", "hidden_dim", "latent_dim", "dropout"]
+    return {name: getattr(model, name) for name in sizes}
 
 
 def read_model(run: RunDir, *parts: str) -> FittedModel:
