@@ -311,7 +311,8 @@ def play(name: str, midi: float, num_samples: int, rate: int) -> np.ndarray:
         wave += timbre.noise * _noise(rate)[:num_samples] * _exponential(timbre.noise_decay, rate)[:num_samples]
     if timbre.decay is not None:
         # Higher strings and bars ring shorter.
-        wave *= _exponential(round(timbre.decay * 2 ** ((60 - midi) / 24), 3), rate)[:num_samples]
+        seconds = round(timbre.decay * 2 ** ((60 - midi) / 24), 3)
+        wave *= np.exp(-np.arange(num_samples) / (seconds * rate)).astype(np.float32)
     return _shape(wave, timbre.attack, timbre.release, rate)
 
 
@@ -391,7 +392,7 @@ def _onset_ramp(rate: int) -> np.ndarray:
     return np.clip(np.arange(int(_MAX_SECONDS * rate)) / (0.25 * rate), 0, 1).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _exponential(seconds: float, rate: int) -> np.ndarray:
     return np.exp(-np.arange(int(_MAX_SECONDS * rate)) / (seconds * rate)).astype(np.float32)
 

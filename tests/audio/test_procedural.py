@@ -17,7 +17,7 @@ from conceptcaps.config.audio import AudioConfig
 
 RATE = SAMPLING_RATE
 SECONDS = 6.0
-SEEDS = range(10)
+SEEDS = range(8)
 HOP = 256
 
 
