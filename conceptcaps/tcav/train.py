@@ -16,6 +16,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.data import DataIterator, Dataset
+from ray.data.collate_fn import NumpyBatchCollateFn
 from ray.train import RunConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor, distributed, nn
@@ -70,7 +71,7 @@ class Fit:
         return done >= config.epochs or done - self.best_epoch >= config.patience
 
 
-class Crops:
+class Crops(NumpyBatchCollateFn):
     """Rows of int16 samples to a batch of float32 waveforms: a random crop and gain in training, else the middle.
 
     A clip's crop depends on its id, the epoch and the seed, not on the batch it is in.
@@ -83,7 +84,7 @@ class Crops:
     def __call__(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         rows = zip(batch["id"], batch["wave"], strict=True)
         waves = np.stack([self._crop(str(name), np.frombuffer(wave, np.int16)) for name, wave in rows])
-        return torch.from_numpy(waves), torch.from_numpy(np.asarray(batch["label"], dtype=np.int64))
+        return torch.from_numpy(waves), torch.from_numpy(np.array(batch["label"], dtype=np.int64))
 
     def _crop(self, name: str, samples: np.ndarray) -> np.ndarray:
         wave = samples.astype(np.float32) / 32768
