@@ -99,5 +99,3 @@ def _events(made: dict[str, Any]) -> dict[str, bytes]:
                 for name, value in record.items():
                     writer.add_scalar(f"epoch/{name}", value, int(record["epoch"]))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-

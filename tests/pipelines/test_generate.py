@@ -69,7 +69,7 @@ def test_a_bad_row_costs_one_row(cluster, tmp_path):
 def test_rows_are_the_same_in_other_batches_and_pools(cluster, tmp_path):
     run, *_ = generate(tmp_path / "a", 30, "audio.candidates=2")
     other, *_ = generate(
-        tmp_path / "b", 30, "audio.candidates=2", "audio.resources.batch_size=3", "audio.resources.workers=2",
+        tmp_path / "b", 30, "audio.candidates=2", "audio.resources.batch_size=3", "audio.resources.workers=2", "audio.resources.num_cpus=0.1",
         "alignment.resources.batch_size=7", "captions.resources.batch_size=1", "ray.rows_per_block=4",
     )  # fmt: skip
     assert rows_of(run) == rows_of(other)

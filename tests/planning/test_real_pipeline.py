@@ -49,6 +49,7 @@ def test_plan_is_within_a_tenth_of_the_real_pipeline(cluster, tmp_path):
     config = small_config(
         tmp_path / "run",
         "audio.resources.workers=3",
+        "audio.resources.num_cpus=0.1",
         *(f"{stage}.resources.batch_size=10" for stage in ("captions", "audio", "alignment")),
     )
     run, logs = run_asleep(tmp_path, config)
