@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from runs import small_config, write_specs
 from trivial_engines import TRIVIAL
 
 from conceptcaps import schema, shards, signal
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.generate import run_generate
 from conceptcaps.rundir import RunDir
+from runs import small_config, write_specs
 
 
 def rows_of(run, columns=tuple(schema.SHARD.names)):
@@ -69,9 +69,16 @@ def test_a_bad_row_costs_one_row(cluster, tmp_path):
 def test_rows_are_the_same_in_other_batches_and_pools(cluster, tmp_path):
     run, *_ = generate(tmp_path / "a", 30, "audio.candidates=2")
     other, *_ = generate(
-        tmp_path / "b", 30, "audio.candidates=2", "audio.resources.batch_size=3", "audio.resources.workers=2", "audio.resources.num_cpus=0.1",
-        "alignment.resources.batch_size=7", "captions.resources.batch_size=1", "ray.rows_per_block=4",
-    )  # fmt: skip
+        tmp_path / "b",
+        30,
+        "audio.candidates=2",
+        "audio.resources.batch_size=3",
+        "audio.resources.workers=2",
+        "audio.resources.num_cpus=0.1",
+        "alignment.resources.batch_size=7",
+        "captions.resources.batch_size=1",
+        "ray.rows_per_block=4",
+    )
     assert rows_of(run) == rows_of(other)
 
 
