@@ -108,7 +108,10 @@ class Preprocess:
 
     def __call__(self, row: Row) -> Row:
         plain = json.loads(json.dumps(row, default=_plain))
-        request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": {}, ERROR_COLUMN: ""}
+        # Rows that bypass the engine have settings too: a seed missing from some rows of a block turns the others' into
+        # floats, which the engine refuses by hanging.
+        settings = sampling(self.config, int(plain["seed"]), int(plain.get("attempt") or 0))
+        request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
         if self.adapter:
             request["model"] = self.adapter
         if plain.get("status") is not None:
@@ -121,8 +124,6 @@ class Preprocess:
         except Exception as error:
             # One bad row must not end the job.
             return request | {ERROR_COLUMN: describe(error)}
-        seed, attempt = int(plain["seed"]), int(plain.get("attempt") or 0)
-        request["sampling_params"] = sampling(self.config, seed, attempt)
         return request
 
     def _prompt(self, row: Row) -> list[int]:
