@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from runs import small_config, write_specs
 from trivial_engines import TRIVIAL
 
 from conceptcaps import schema, shards, signal
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.generate import run_generate
 from conceptcaps.rundir import RunDir
-from runs import small_config, write_specs
 
 
 def rows_of(run, columns=tuple(schema.SHARD.names)):
