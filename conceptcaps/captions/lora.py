@@ -190,7 +190,7 @@ def load_base(source: str, config: LoraConfig, device: torch.device, revision: s
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
         raise InputError("key 'captions.vllm.model'", f"no model at {source} ({error})", "Give a checkpoint") from error
-    return model if config.quantisation == "nf4" else model.to(device=device)
+    return model if config.quantisation == "nf4" else model.to(device)  # type: ignore[arg-type]
 
 
 def base_dtype(config: LoraConfig, device: torch.device) -> torch.dtype:

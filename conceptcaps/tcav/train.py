@@ -81,7 +81,7 @@ class Crops(NumpyBatchCollateFn):
         self.length = round(config.duration * config.sampling_rate)
         self.gain_db, self.seed, self.epoch = config.gain_db, seed, epoch
 
-    def __call__(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         rows = zip(batch["id"], batch["wave"], strict=True)
         waves = np.stack([self._crop(str(name), np.frombuffer(wave, np.int16)) for name, wave in rows])
         return torch.from_numpy(waves), torch.from_numpy(np.array(batch["label"], dtype=np.int64))
