@@ -2,8 +2,10 @@
 
     python benchmarks/tagsets.py DISTILLED_CSV CONCEPTS_TO_TAGS_JSON [--folds 5] [--models mixture,beta_vae]
 
-Every fold fits each model anew on the other rows with the package's default settings. Those were chosen on the first two
-of five folds of the published rows: on these data only the later folds are held out from that choice. The floor compares the fold's real training rows with its held-out rows. With `--halves`
+Every fold fits each model anew on the other rows with the package's default settings. Those were chosen on the first
+two of five folds of the published rows: on these data only the later folds are held out from that choice.
+
+The floor compares the fold's real training rows with its held-out rows. With `--halves`
 each fold is half of the rows, the split at which the noise floor is lowest.
 """
 
