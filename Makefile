@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml Makefile | cksum | cut -d' ' -f1)
 RUN ?= runs/demo
 
-.PHONY: help setup demo test lint bench notebooks clean
+.PHONY: help setup demo test served lint bench notebooks clean
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,7 +29,10 @@ test: $(STAMP) ## Lint, types and all tests that need no GPU
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not gpu and not isolated" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not isolated and not served" $(ARGS)
+
+served: $(STAMP) ## Tests that start vLLM or a Ray head of their own
+	$(BIN)/python -m pytest -m served $(ARGS)
 
 lint: $(STAMP) ## Format, and check style and types
 	$(BIN)/ruff format .

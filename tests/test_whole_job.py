@@ -95,7 +95,7 @@ def test_real_musiccaps_rows_with_the_published_taxonomy(cluster, musiccaps, tmp
     assert used <= published
 
 
-@pytest.mark.slow
+@pytest.mark.served
 def test_served_captions_and_audio_depend_on_the_seed_alone(cluster, tmp_path):
     """vLLM, the procedural engine and CLAP, twice, in other batches, blocks and pools."""
     pytest.importorskip("vllm")
@@ -123,7 +123,7 @@ def test_served_captions_and_audio_depend_on_the_seed_alone(cluster, tmp_path):
         assert a == b
 
 
-@pytest.mark.slow
+@pytest.mark.served
 def test_the_job_through_ray_job_submit(tmp_path):
     """`ray start --head`, then `ray job submit`, as the README says it, on a cluster of its own."""
     short = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets must fit in 107 characters

@@ -57,7 +57,7 @@ def first(cluster) -> list[dict]:
     return captions_of(config_of(batch_size=8))
 
 
-@pytest.mark.slow
+@pytest.mark.served
 def test_every_row_comes_back_once_captioned_or_failed_with_its_reason(first):
     assert [row["id"] for row in first] == [row["id"] for row in rows()]
     assert first[3]["reason"] == "earlier.step"
@@ -69,13 +69,13 @@ def test_every_row_comes_back_once_captioned_or_failed_with_its_reason(first):
     assert [row["seed"] for row in first] == [row["seed"] for row in rows()]
 
 
-@pytest.mark.slow
+@pytest.mark.served
 def test_other_batches_give_the_same_captions(first):
     again = captions_of(config_of(batch_size=5), num_blocks=1)
     assert [row["caption"] for row in again] == [row["caption"] for row in first]
 
 
-@pytest.mark.slow
+@pytest.mark.served
 def test_an_adapter_and_candidates_are_served(first, tmp_path):
     import torch
 
