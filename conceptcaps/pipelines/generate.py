@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ray.data import DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
@@ -158,12 +159,16 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
 
 
 def _write_rejected(run: RunDir, attempt: int) -> int:
-    """Write the rows that the last attempt rejected as the input of the next; returns how many there are."""
+    """Write the rows that the last attempt rejected as the input of the next; returns how many there are.
+
+    Rows of a counterfactual pair stay rejected: made again with another seed, they would be no pair.
+    """
     name = shards.attempt_folder(attempt)
     if run.exists("retries", name, "rows.parquet"):
         return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
     columns = [*schema.SPECS.names, "caption", "status"]
-    tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, columns)]
+    again = (pc.field("status") == schema.REJECTED) & pc.field("pair_id").is_null()
+    tables = [table.filter(again) for table in shards.latest(run, columns)]
     rejected = pa.concat_tables(tables).drop_columns("status").sort_by("id")
     if len(rejected):
         sink = pa.BufferOutputStream()

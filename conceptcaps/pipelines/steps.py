@@ -17,10 +17,12 @@ from conceptcaps.alignment import make_aligner
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.audio import make_synthesiser
 from conceptcaps.captions import make_captioner
+from conceptcaps.captions.pairs import complete
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.audio import AudioConfig
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.engines import Aligner, Captioner, Synthesiser
+from conceptcaps.pairs import skeleton
 from conceptcaps.pipelines.isolation import Row, answers, fail, pending, to_batch
 
 CAPTIONED = pa.schema(
@@ -72,9 +74,12 @@ class Caption:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, caption in answers(lambda some: self.engine(to_batch(some)), pending(rows), "captions"):
-            row["caption"] = caption
+        for row, caption in answers(self._caption, pending(rows), "captions"):
+            row["caption"] = complete(caption, row)
         return table_of(rows, CAPTIONED)
+
+    def _caption(self, rows: list[Row]) -> list[str]:
+        return self.engine(to_batch(map(skeleton, rows)))
 
 
 class Synthesise:
@@ -90,7 +95,9 @@ class Synthesise:
         for row in alive:
             row["takes"] = []
         for take in range(self.config.candidates):
-            for row, waveform in answers(partial(self._render, take), pending(alive), "audio"):
+            # The rows of a pair must not differ in which take was kept.
+            wanted = [row for row in pending(alive) if not (take and row["pair_id"])]
+            for row, waveform in answers(partial(self._render, take), wanted, "audio"):
                 self._encode(row, waveform)
         return table_of([self._without_takes_if_ended(row) for row in rows], SYNTHESISED)
 
