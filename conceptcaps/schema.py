@@ -20,6 +20,9 @@ ASPECT_COLUMNS = ("aspect_list", *(aspects_column(c) for c in CATEGORIES))
 _ASPECTS = [pa.field(name, _TAGS) for name in ASPECT_COLUMNS]
 _IDENTITY = [pa.field("seed", pa.int64()), pa.field("pair_id", pa.string())]
 
+SIGNAL = pa.struct([(name, pa.float32()) for name in ("silent", "clipped", "dc", "loudness", "flatness", "repetition")])
+"""Measures of the waveform: see `audio.checks.Measures`."""
+
 SPECS = pa.schema([pa.field("id", pa.string(), nullable=False), *_ASPECTS, *_IDENTITY])
 """What is to be made: id, tags, and the seed that every later random choice of the row derives from.
 
@@ -41,6 +44,10 @@ SHARD = pa.schema(
         pa.field("reason", pa.string()),  # stage.code or "stage.code: detail"; null for accepted rows
         pa.field("attempt", pa.int32(), nullable=False),  # 0 first; later attempts replace earlier ones
         pa.field("take", pa.int32()),  # which of audio.candidates was kept
+        pa.field("signal", SIGNAL),
+        pa.field("verified_aspects", _TAGS),  # tags that the audio carries; null where they were not verified
+        pa.field("aspect_margins", pa.list_(pa.float32())),  # of each of aspect_list, standard deviations
+        pa.field("audio_embedding", pa.list_(pa.float32())),  # of the clip that was kept, unit length
     ]
 )
 """What was made. Every spec ends as one row of the latest attempt, whatever its status."""

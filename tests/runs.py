@@ -28,6 +28,7 @@ def small_config(run_dir, *overrides: str) -> Config:
             f"run_dir={run_dir}",
             "ray.rows_per_block=10",
             "audio.duration=0.1",
+            "audio.checks.enabled=false",
             *(f"{stage}.resources.num_cpus=0.2" for stage in ("captions", "audio", "alignment")),
             "alignment.threshold.method=absolute",
             "alignment.threshold.value=0.0",

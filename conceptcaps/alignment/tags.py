@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
+from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.engines import Aligner
+from conceptcaps.errors import InputError
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
 PROMPTS: dict[str, tuple[str, ...]] = {
@@ -70,16 +75,76 @@ def margins(scores: np.ndarray, rows: np.ndarray, vocabulary: Vocabulary) -> np.
     return found
 
 
-def verified(
-    row_margins: np.ndarray, tags: Sequence[str], vocabulary: Vocabulary, threshold: float = 0.0
-) -> dict[str, float]:
-    """tag -> margin of the row's tags that stand above `threshold`.
+@dataclass(frozen=True)
+class TagReference:
+    """What a run's tags are verified against.
 
-    Args:
-        row_margins: (num_tags,) of `margins`.
-        tags: the row's tags; those outside the vocabulary cannot be verified.
-        vocabulary: as in `margins`.
-        threshold: least margin.
+    Attributes:
+        vocabulary: gives the categories.
+        audio_mean: float (dim,), mean embedding of clips of the run; texts differ in how near they are to any audio.
     """
-    known = {tag: float(row_margins[vocabulary.index[tag]]) for tag in tags if tag in vocabulary.index}
-    return {tag: margin for tag, margin in known.items() if margin > threshold}
+
+    vocabulary: Vocabulary
+    audio_mean: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Which of a row's tags its audio carries.
+
+    Attributes:
+        vocabulary: of the rows' tags.
+        tags: float32 (num_tags, dim) of `embed_tags`.
+        baseline: float32 (num_tags,), each tag's cosine with the run's mean clip.
+        min_margin: least margin of a verified tag.
+    """
+
+    vocabulary: Vocabulary
+    tags: np.ndarray
+    baseline: np.ndarray
+    min_margin: float
+
+    @classmethod
+    def make(cls, aligner: Aligner, reference: TagReference, config: AlignmentConfig) -> Verifier:
+        """Embed every tag once, with the run's aligner.
+
+        Raises:
+            InputError: a file of prompts that cannot be used.
+        """
+        tags = embed_tags(aligner, reference.vocabulary, read_prompts(config.tag_prompts))
+        mean = np.array(reference.audio_mean, np.float32)
+        return cls(reference.vocabulary, tags, tags @ mean, config.min_margin)
+
+    def __call__(self, audio: np.ndarray, aspects: Sequence[str]) -> tuple[list[str], list[float | None]]:
+        """The verified tags of a row, and the margin of each of its tags; None for one that cannot be verified.
+
+        Args:
+            audio: (dim,) unit-length embedding.
+            aspects: the row's tags.
+        """
+        scores = tag_scores(audio[None], self.tags, self.baseline)
+        found = margins(scores, self.vocabulary.encode([list(aspects)]), self.vocabulary)[0]
+        own = [float(found[self.vocabulary.index[tag]]) if tag in self.vocabulary.index else np.nan for tag in aspects]
+        known = [None if np.isnan(margin) else margin for margin in own]
+        return [t for t, m in zip(aspects, known, strict=True) if m is not None and m > self.min_margin], known
+
+
+def read_prompts(path: str | None) -> dict[str, tuple[str, ...]]:
+    """category -> texts with {} for the tag, from a YAML file; {} for None.
+
+    Raises:
+        InputError: the file is not there, or a text of it has no {}.
+    """
+    if path is None:
+        return {}
+    where, mend = f"key 'alignment.tag_prompts', file {path}", "Map each category to a list of texts with {} in them"
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(where, f"cannot be read ({error})", mend) from error
+    if not isinstance(found, dict) or not set(found) <= set(CATEGORIES):
+        raise InputError(where, f"has keys other than {', '.join(CATEGORIES)}", mend)
+    for category, texts in found.items():
+        if not isinstance(texts, list) or not texts or any("{}" not in str(text) for text in texts):
+            raise InputError(where, f"{category}: a text without {{}}", mend)
+    return {category: tuple(map(str, texts)) for category, texts in found.items()}

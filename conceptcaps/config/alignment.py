@@ -26,5 +26,12 @@ class AlignmentConfig(Section):
     engine: Literal["clap"] = Field("clap", description="The aligner")
     model: str = Field("embedded", description="'embedded', a hub id or a local path of a transformers ClapModel")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
+    verify_tags: bool = Field(
+        False, description="Ask of every tag whether the audio carries it, against the others of its category"
+    )
+    tag_prompts: str | None = Field(
+        None, description="YAML file, category -> texts with {} for the tag; null: the built-in ones"
+    )
+    min_margin: float = Field(0.0, description="Least margin of a verified tag, in standard deviations")
     threshold: ThresholdConfig = Field(ThresholdConfig(), description="Acceptance")
     resources: Resources = Field(Resources(), description="Scoring workers; each loads the model once")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from conceptcaps.config.base import Resources, Section, speed_key
+from conceptcaps.config.quality import SignalChecksConfig
 from conceptcaps.signal import AudioFormat
 
 
@@ -42,5 +43,6 @@ class AudioConfig(Section):
     format: AudioFormat = Field("flac", description="How audio is encoded in the shards")
     candidates: int = Field(1, description="Takes per caption; the best aligned is kept", ge=1)
     rounds: int = Field(1, description="Passes: rows rejected in one are made again with fresh seeds in the next", ge=1)
+    checks: SignalChecksConfig = Field(SignalChecksConfig(), description="Checks of the waveform")
     keep_rejected_audio: bool = Field(False, description="Write the audio of rejected rows too")
     resources: Resources = Field(Resources(), description="Synthesis workers; each loads the model once")

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from conceptcaps.config.base import Section, speed_key
 
+Category = Literal["genre", "mood", "instrument", "tempo"]
+
 
 class ConceptSetsConfig(Section):
     """Positives and matched negatives of every concept, for fitting concept activation vectors."""
@@ -29,6 +31,9 @@ class DatasetConfig(Section):
     train: float = Field(0.70, description="Fraction of rows for training", gt=0, lt=1)
     validation: float = Field(0.15, description="Fraction of rows for validation", gt=0, lt=1)
     test: float = Field(0.15, description="Fraction of rows for testing", gt=0, lt=1)
+    verified: tuple[Category, ...] = Field(
+        (), description="Categories whose tags the audio must carry (alignment.verify_tags) for a row to be used"
+    )
     group: bool = Field(True, description="Keep rows that would leak into one another in one split")
     near_duplicate: float = Field(
         0.7, description="Jaccard similarity of captions' three-word shingles from which they are one group", gt=0, le=1

@@ -11,6 +11,7 @@ from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.config.comparison import ComparisonConfig
 from conceptcaps.config.dataset import DatasetConfig
 from conceptcaps.config.lora import LoraConfig
+from conceptcaps.config.quality import QualityConfig
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.config.report import ReportConfig
 from conceptcaps.config.specs import SpecsConfig
@@ -34,6 +35,7 @@ class Config(Section):
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Fitting the captioner's adapter")
     audio: AudioConfig = Field(default_factory=AudioConfig, description="Captions to audio")
     alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="Scoring and filtering audio")
+    quality: QualityConfig = Field(default_factory=QualityConfig, description="Measures of the audio")
     dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="Shards to the finished dataset")
     report: ReportConfig = Field(default_factory=ReportConfig, description="The page to read before publishing")
     tcav: TcavConfig = Field(default_factory=TcavConfig, description="What a music classifier has learned")

@@ -15,6 +15,7 @@ from conceptcaps.dataset.groups import NUM_HASHES, key, signatures
 from conceptcaps.dataset.splits import TagLists
 from conceptcaps.errors import InputError, describe
 from conceptcaps.rundir import RunDir
+from conceptcaps.vocabulary import aspects_column
 
 _READ = ("id", "attempt", "status", "caption", "aspect_list", "pair_id")
 _DRAW_BITS = 21
@@ -37,25 +38,34 @@ INDEX = pa.schema(
 )
 
 
-def read_index(run: RunDir, files: Sequence[int], paths: Sequence[str], seed: int) -> pa.Table:
-    """The index of some shard files, given by their positions in `paths`."""
-    return pa.concat_tables([_index_file(run, file, paths[file], seed) for file in files])
+def read_index(
+    run: RunDir, files: Sequence[int], paths: Sequence[str], seed: int, verified: Sequence[str] = ()
+) -> pa.Table:
+    """The index of some shard files, given by their positions in `paths`.
+
+    Args:
+        verified: categories all of whose tags must be verified in the audio for a row to count as accepted.
+    """
+    return pa.concat_tables([_index_file(run, file, paths[file], seed, verified) for file in files])
 
 
-def _index_file(run: RunDir, file: int, path: str, seed: int) -> pa.Table:
+def _index_file(run: RunDir, file: int, path: str, seed: int, verified: Sequence[str]) -> pa.Table:
     try:
         with pq.ParquetFile(path, filesystem=run.fs) as reader:
             schema.check(reader.schema_arrow, schema.SHARD, path)
-            table = reader.read(columns=list(_READ))
+            more = ["verified_aspects", *map(aspects_column, verified)] if verified else []
+            table = reader.read(columns=[*_READ, *more])
     except InputError as error:
         return pa.Table.from_pylist([{"file": file, "error": error.problem}], schema=INDEX)
     except (OSError, pa.ArrowException) as error:
         return pa.Table.from_pylist([{"file": file, "error": describe(error)}], schema=INDEX)
-    return _index_rows(table, file, seed)
+    return _index_rows(table, file, seed, verified)
 
 
-def _index_rows(table: pa.Table, file: int, seed: int) -> pa.Table:
+def _index_rows(table: pa.Table, file: int, seed: int, verified: Sequence[str]) -> pa.Table:
     accepted = pc.equal(table["status"], schema.ACCEPTED)
+    if verified:
+        accepted = pc.and_(accepted, _carries(table, verified))
     ids = table["id"].to_pylist()
     found = signatures([caption or "" for caption in table["caption"].to_pylist()])
     columns = {
@@ -73,6 +83,13 @@ def _index_rows(table: pa.Table, file: int, seed: int) -> pa.Table:
         "error": pa.nulls(len(table), pa.string()),
     }
     return pa.table(columns, schema=INDEX)
+
+
+def _carries(table: pa.Table, categories: Sequence[str]) -> pa.Array:
+    """bool (num_rows,): whether the audio carries every tag of the categories."""
+    rows = table.select(["verified_aspects", *map(aspects_column, categories)]).to_pylist()
+    carried = [set(row.pop("verified_aspects") or ()) for row in rows]
+    return pa.array([set().union(*filter(None, row.values())) <= has for row, has in zip(rows, carried, strict=True)])
 
 
 def latest_accepted(index: pa.Table) -> pa.Table:

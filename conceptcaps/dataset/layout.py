@@ -18,7 +18,7 @@ STATISTICS = "statistics.json"
 ROWS = "rows.parquet"
 """Which row went where: id, split, group and subset, for audits and for the next run to keep to."""
 
-_OURS = ("seed", "pair_id", "sampling_rate", "duration", "clap_score", "attempt", "take")
+_OURS = ("seed", "pair_id", "sampling_rate", "duration", "clap_score", "attempt", "take", "verified_aspects")
 _TAGS = pa.list_(pa.string())
 
 

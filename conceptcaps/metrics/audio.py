@@ -103,9 +103,14 @@ def spectral_flatness(waveform: np.ndarray, size: int = 2048) -> float:
 
 
 def repetition(waveform: np.ndarray, rate: int, shortest: float = 0.5) -> float:
-    """Largest normalised autocorrelation at lags from `shortest` seconds to half the clip, in [-1, 1]; a loop is 1."""
+    """Largest normalised autocorrelation at lags from `shortest` seconds to half the clip, in [-1, 1]; a loop is 1.
+
+    Measured below about 4 kHz, which holds what repeats, at a fraction of the cost.
+    """
+    step = max(1, rate // 8000)
     mono = waveform.mean(0, dtype=np.float64)
-    mono = mono - mono.mean()
+    mono = mono[: mono.size // step * step].reshape(-1, step).mean(1)
+    mono, rate = mono - mono.mean(), rate // step
     lags = np.arange(round(shortest * rate), mono.size // 2 + 1)
     energy = np.concatenate([[0.0], np.cumsum(mono**2)])
     if not lags.size or energy[-1] == 0:

@@ -86,12 +86,12 @@ def refuse_foreign_files(run: RunDir) -> None:
 
 def _index(config: Config, run: RunDir, paths: list[str]) -> tuple[pa.Table, dict[str, str]]:
     """The index of all shards, and the shards that cannot be read with why."""
-    location, seed = run.location, config.seed
+    location, seed, verified = run.location, config.seed, config.dataset.verified
     tasks = [pa.table({"file": list(range(len(paths)))[at : at + _FILES_PER_TASK]}) for at in _steps(len(paths))]
     shared: Any = ray.put(paths)
 
     def read(files: pa.Table) -> pa.Table:
-        return read_index(RunDir(location), files["file"].to_pylist(), ray.get(shared), seed)
+        return read_index(RunDir(location), files["file"].to_pylist(), ray.get(shared), seed, verified)
 
     index = pa.concat_tables(_run(tasks, read))
     bad = {relative(run, paths[file]): fault for file, fault in bad_files(index)}

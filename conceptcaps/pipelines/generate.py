@@ -22,10 +22,12 @@ from ray.data import DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
 
 from conceptcaps import schema, shards
+from conceptcaps.alignment.tags import TagReference
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.source import read_blocks
+from conceptcaps.pipelines.specs import read_vocabulary
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
 from conceptcaps.rundir import RunDir, code_version
 from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_arguments
@@ -41,10 +43,11 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
     started = time.monotonic()
     check_capacity(demands(config))
     threshold = find_threshold(config, run, engines)
+    tags = tag_reference(config, run, engines)
     for attempt in range(config.audio.rounds):
         if attempt and not _write_rejected(run, attempt):
             break
-        _make(config, run, engines, attempt, threshold)
+        _make(config, run, engines, attempt, threshold, tags)
     counts = shards.count(run).to_dict()
     return {"counts": counts, "threshold": threshold.value, "seconds": round(time.monotonic() - started, 1)}
 
@@ -58,14 +61,16 @@ def demands(config: Config) -> list[Demand]:
     ]
 
 
-def _make(config: Config, run: RunDir, engines: Engines, attempt: int, threshold: Threshold) -> None:
+def _make(
+    config: Config, run: RunDir, engines: Engines, attempt: int, threshold: Threshold, tags: TagReference | None
+) -> None:
     """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not written yet."""
     name = shards.attempt_folder(attempt)
     source = ("specs",) if attempt == 0 else ("retries", name)
     with _checkpointed(run, name):
         rows = _begun(read_blocks(run, *source, rows_per_block=config.ray.rows_per_block), attempt)
         captioned = caption(rows, config, engines) if attempt == 0 else rows
-        scored = align(synthesise(captioned, config, engines), config, engines, threshold)
+        scored = align(synthesise(captioned, config, engines), config, engines, threshold, tags)
         scored.write_parquet(
             run.path(shards.FOLDER, name),
             filesystem=run.fs,
@@ -113,11 +118,13 @@ def synthesise(rows: Dataset, config: Config, engines: Engines) -> Dataset:
     )
 
 
-def align(rows: Dataset, config: Config, engines: Engines, threshold: Threshold) -> Dataset:
+def align(
+    rows: Dataset, config: Config, engines: Engines, threshold: Threshold, tags: TagReference | None = None
+) -> Dataset:
     """Scores the takes and ends every row: the columns of a shard."""
     return rows.map_batches(
         Align,
-        fn_constructor_args=(config.alignment, engines, config.audio, threshold),
+        fn_constructor_args=(config.alignment, engines, config.audio, threshold, tags),
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )
@@ -128,9 +135,22 @@ def find_threshold(config: Config, run: RunDir, engines: Engines) -> Threshold:
     settings = config.alignment.threshold
     if settings.method != "null_quantile":
         return Threshold(settings.method, settings.value if settings.method == "absolute" else -1.0)
+    return Threshold("null_quantile", calibration(config, run, engines)["threshold"])
+
+
+def tag_reference(config: Config, run: RunDir, engines: Engines) -> TagReference | None:
+    """What the tags of this run's rows are verified against; None where they are not."""
+    if not config.alignment.verify_tags:
+        return None
+    mean = calibration(config, run, engines)["audio_mean"]
+    return TagReference(read_vocabulary(run), tuple(mean))
+
+
+def calibration(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
+    """Scores and the mean clip of the run's first rows, made once and kept in the run."""
     if not run.exists(*CALIBRATION):
         run.write_json(_calibrate(config, run, engines), *CALIBRATION)
-    return Threshold("null_quantile", run.read_json(*CALIBRATION)["threshold"])
+    return run.read_json(*CALIBRATION)
 
 
 def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
@@ -155,6 +175,7 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
         "num_rows": len(found),
         "null_scores": null.tolist(),
         "matched_scores": (audio * text).sum(1).tolist(),
+        "audio_mean": audio.mean(0).tolist(),
     }
 
 

@@ -14,6 +14,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.pipelines.specs import MODEL, read_matrix
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections
+from conceptcaps.report.audio import quality
 from conceptcaps.report.page import add_media, render
 from conceptcaps.report.sections import Latents, Section
 from conceptcaps.report.tcav import Cells, cells_of
@@ -59,12 +60,8 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         sections.comparison(read.read_table(run, "comparison", "figures.parquet")),
         sections.captions(gathered),
         sections.alignment(gathered, calibration, absolute),
-        sections.artefact(
-            "audio",
-            "Audio quality",
-            "Distances of the audio's distribution to a reference's.",
-            read.read_optional(run, "audio", "results.json"),
-            "No Frechet or kernel audio distance in this run (audio/results.json).",
+        quality(
+            read.read_optional(run, "quality", "results.json"), read.read_table(run, "quality", "concepts.parquet")
         ),
         sections.concepts(tcav_cells(run)),
         sections.throughput(read.throughput(run), manifest["stages"]),

@@ -59,6 +59,7 @@ STAGES = (
         ("specs",),
         "Captions, audio and alignment scores, streamed into shards",
     ),
+    Stage("quality", "quality:run_quality", ("quality",), ("generate",), "Measures of the audio, concept by concept"),
     Stage("dataset", "dataset:run_dataset", ("dataset",), ("generate",), "Shards to train, validation and test"),
     Stage("tcav", "tcav:run_tcav", ("tcav",), ("generate",), "What a music classifier has learned"),
     Stage("report", "report:run_report", ("report",), ("generate",), "The page to read before publishing"),

@@ -5,7 +5,7 @@ Rows ride through every step to the end; a step passes on untouched what an earl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from conceptcaps import schema, seeding, signal
 from conceptcaps.alignment import make_aligner
+from conceptcaps.alignment.tags import TagReference, Verifier
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.audio import make_synthesiser
+from conceptcaps.audio.checks import Measures, problem
 from conceptcaps.captions import make_captioner
 from conceptcaps.captions.pairs import complete
 from conceptcaps.config.alignment import AlignmentConfig
@@ -128,7 +130,12 @@ class Embed:
     def embed(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each row the (takes, dim) audio embeddings and the (dim,) text embedding."""
         waveforms, rates = zip(*(signal.decode(take) for row in rows for take in row["takes"]), strict=True)
-        audio = self.engine.embed_audio(waveforms, rates[0])
+        return self._embed(rows, waveforms, rates[0])
+
+    def _embed(
+        self, rows: list[Row], waveforms: Sequence[np.ndarray], rate: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        audio = self.engine.embed_audio(waveforms, rate)
         text = self.engine.embed_text([row["caption"] for row in rows])
         counts = np.cumsum([len(row["takes"]) for row in rows])[:-1]
         return list(zip(np.split(audio, counts), text, strict=True))
@@ -141,26 +148,62 @@ class Embed:
 
 
 class Align(Embed):
-    """Score the takes, keep the best, accept or reject it: the row as the shard holds it."""
+    """Check and score the takes, keep the best, accept or reject it: the row as the shard holds it.
 
-    def __init__(self, config: AlignmentConfig, engines: Engines, audio: AudioConfig, threshold: Threshold):
+    Args:
+        config: section `alignment`.
+        engines: makes the aligner.
+        audio: section `audio`.
+        threshold: from which score a clip is accepted.
+        tags: what tags are verified against; None verifies none.
+    """
+
+    def __init__(
+        self,
+        config: AlignmentConfig,
+        engines: Engines,
+        audio: AudioConfig,
+        threshold: Threshold,
+        tags: TagReference | None = None,
+    ):
         super().__init__(config, engines)
         self.audio, self.threshold = audio, threshold
+        self.verifier = Verifier.make(self.engine, tags, config) if tags else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, (takes, text) in answers(self.embed, pending(rows), "alignment"):
-            self._decide(row, takes @ text)
+        for row, (takes, text, measures) in answers(self.hear, pending(rows), "alignment"):
+            self._decide(row, takes, takes @ text, measures)
         return table_of(rows, schema.SHARD)
 
-    def _decide(self, row: Row, scores: np.ndarray) -> None:
+    def hear(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray, list[Measures | None]]]:
+        """For each row the embeddings as of `embed`, and the measures of each take."""
+        waveforms, rates = zip(*(signal.decode(take) for row in rows for take in row["takes"]), strict=True)
+        wanted = self.audio.checks.enabled
+        measures = iter([Measures.of(waveform, rates[0]) if wanted else None for waveform in waveforms])
+        heard = [[next(measures) for _ in row["takes"]] for row in rows]
+        return [(*pair, own) for pair, own in zip(self._embed(rows, waveforms, rates[0]), heard, strict=True)]
+
+    def _decide(self, row: Row, takes: np.ndarray, scores: np.ndarray, measures: list[Measures | None]) -> None:
         if not np.isfinite(scores).all():
             fail(row, "alignment", ValueError("the score is not finite"))
             return
-        best = int(scores.argmax())
-        row["take"], row["clap_score"] = best, float(scores[best])
-        code = self.threshold.decide(float(scores[best]))
-        row["status"] = schema.REJECTED if code else schema.ACCEPTED
-        row["reason"] = schema.reason("alignment", code) if code else None
-        if not code or self.audio.keep_rejected_audio:
+        audio = self.audio
+        problems = [problem(m, row["duration"], audio.duration, audio.checks) if m else None for m in measures]
+        # A take that is not sound is kept only where none is.
+        best = int(np.argmax(scores - np.array([1e3 if p else 0.0 for p in problems])))
+        row["take"], row["clap_score"], row["audio_embedding"] = best, float(scores[best]), takes[best].tolist()
+        kept = measures[best]
+        row["signal"] = kept.to_dict() if kept else None
+        if self.verifier:
+            row["verified_aspects"], row["aspect_margins"] = self.verifier(takes[best], row["aspect_list"] or [])
+        row["reason"] = self._reason(float(scores[best]), problems[best])
+        row["status"] = schema.REJECTED if row["reason"] else schema.ACCEPTED
+        if not row["reason"] or self.audio.keep_rejected_audio:
             row["audio"] = {"bytes": row["takes"][best], "path": f"{row['id']}.{self.audio.format}"}
+
+    def _reason(self, score: float, unsound: tuple[str, str] | None) -> str | None:
+        if unsound:
+            return schema.reason("audio", *unsound)
+        code = self.threshold.decide(score)
+        return schema.reason("alignment", code) if code else None

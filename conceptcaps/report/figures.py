@@ -49,23 +49,24 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 @mpl.rc_context(_STYLE)
-def tag_shares(names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
+def tag_shares(names: Sequence[str], shares: Mapping[str, np.ndarray], label: str = "rows with the tag, %") -> Figure:
     """Share of rows with each tag, one dot per population.
 
     Args:
         names: tags, the most frequent first.
         shares: population -> float (num_tags,) in [0, 1].
+        label: of the axis of shares.
     """
     figure, axes = _figure(7.2, 0.19 * len(names) + 0.9)
     at = np.arange(len(names))[::-1]
     values = np.stack(list(shares.values()))
     axes.hlines(at, values.min(0) * 100, values.max(0) * 100, color=INK, alpha=0.25, linewidth=1.5)
-    for (label, share), colour in zip(shares.items(), COLOURS, strict=False):
-        axes.plot(np.asarray(share) * 100, at, "o", color=colour, markersize=4.5, label=label)
+    for (name, share), colour in zip(shares.items(), COLOURS, strict=False):
+        axes.plot(np.asarray(share) * 100, at, "o", color=colour, markersize=4.5, label=name)
     axes.set_yticks(at, names)
     axes.set_ylim(-1, len(names))
     axes.set_xlim(left=0)
-    axes.set_xlabel("rows with the tag, %")
+    axes.set_xlabel(label)
     axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.5)
     axes.legend(loc="lower right")
     return figure

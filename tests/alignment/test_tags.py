@@ -7,13 +7,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from conceptcaps.alignment.clap import ClapAligner
-from conceptcaps.alignment.tags import embed_tags, margins, tag_scores, verified
+from conceptcaps.alignment.tags import TagReference, Verifier, embed_tags, margins, read_prompts, tag_scores
 from conceptcaps.assets import clap_data
 from conceptcaps.assets.build_clap import tag_sets
 from conceptcaps.assets.corpus import load_taxonomy
 from conceptcaps.audio.procedural import ProceduralSynthesiser
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.audio import AudioConfig
+from conceptcaps.errors import InputError
 from conceptcaps.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_mapping(
@@ -60,10 +61,28 @@ def test_margin_is_nan_without_two_absent_tags():
     assert np.isnan(found[0, VOCABULARY.category_indices == 1]).all()
 
 
-def test_verified_keeps_tags_above_the_threshold():
-    row = np.full(15, np.nan)
-    row[VOCABULARY.index["rock"]], row[VOCABULARY.index["piano"]] = 2.0, -1.0
-    assert verified(row, ["rock", "piano", "happy", "unheard of"], VOCABULARY) == {"rock": 2.0}
+def test_verifier_keeps_the_tags_that_stand_out_from_the_mean_clip():
+    mean = np.zeros(15)
+    mean[VOCABULARY.index["jazz"]] = 0.9
+    verifier = Verifier.make(OneHot(), TagReference(VOCABULARY, tuple(mean)), AlignmentConfig())
+    audio = np.zeros(15)
+    audio[[VOCABULARY.index[t] for t in ("rock", "jazz")]] = 0.6, 0.7
+    kept, found = verifier(audio, ["rock", "jazz", "piano", "happy", "unheard of"])
+    assert kept == ["rock"]  # every clip is as near to 'jazz'; nothing tells 'piano' from what is absent
+    assert found[1] < 0 < found[0]
+    assert found[2] == 0
+    assert found[3:] == [None, None]
+
+
+def test_prompts_come_from_a_file_and_must_hold_the_tag(tmp_path):
+    path = tmp_path / "prompts.yaml"
+    path.write_text("genre: ['{} music']\n")
+    assert read_prompts(str(path)) == {"genre": ("{} music",)}
+    assert read_prompts(None) == {}
+    for text in ("genre: [music]", "colour: ['{}']", "[", "genre: []"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"prompts\.yaml"):
+            read_prompts(str(path))
 
 
 @pytest.fixture(scope="module")

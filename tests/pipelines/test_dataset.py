@@ -193,6 +193,19 @@ def test_counterfactual_pairs_stay_together(cluster, tmp_path):
     assert all(split[a["id"]] == split[b["id"]] for a, b in zip(made[::2], made[1::2], strict=False))
 
 
+def test_rows_whose_tags_the_audio_does_not_carry_can_be_left_out(cluster, tmp_path):
+    run = RunDir(tmp_path / "run")
+    made = [row for row in rows(240, rejected=0.0) if row["status"] == schema.ACCEPTED]
+    for i, row in enumerate(made):
+        row["verified_aspects"] = row["instrument_aspects"][i % 2 :] + row["genre_aspects"]
+    write_shards(run, made)
+    run_dataset(load(None, ["dataset.verified=[instrument, genre]"]), run)
+    assert set(placed(run)) == {
+        row["id"] for row in made if set(row["instrument_aspects"]) <= set(row["verified_aspects"])
+    }
+    assert 0 < len(placed(run)) < len(made)
+
+
 class TestBadInput:
     def test_no_shards(self, tmp_path):
         with pytest.raises(InputError, match="holds no Parquet files"):

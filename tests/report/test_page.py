@@ -106,7 +106,7 @@ def test_a_bare_run_says_what_is_absent(tmp_path):
         "No accepted row has a caption.",
         "No fitted model of tag sets in this run (vae/model.safetensors).",
         "No comparison in this run (comparison/figures.parquet).",
-        "No Frechet or kernel audio distance in this run (audio/results.json).",
+        "The audio was not measured (stage quality).",
         "No concept effects in this run (tcav/effects.parquet).",
         "No source rows to compare with",
         "The threshold was not calibrated",
