@@ -10,6 +10,7 @@ from conceptcaps.config import Config
 from conceptcaps.config.dataset import DatasetConfig
 from conceptcaps.dataset.layout import Part, output_schema, parts
 from conceptcaps.dataset.splits import SPLITS
+from conceptcaps.provenance import models
 from conceptcaps.rundir import Manifest, RunDir
 
 if TYPE_CHECKING:
@@ -99,28 +100,9 @@ def body(config: Config, run: RunDir, statistics: dict[str, Any]) -> str:
         statistics=statistics,
         manifest=manifest.data,
         counts=manifest.stage("generate").get("counts", {}),
-        models=models(config),
+        models=manifest.stage("generate").get("models") or models(config),
         concepts=sorted(statistics["tags"].items(), key=lambda item: -sum(item[1].values())),
         splits=SPLITS,
         audio_column=config.dataset.audio_column,
         has_calibration=run.exists("alignment", "calibration.json"),
     )
-
-
-def models(config: Config) -> list[dict[str, str]]:
-    """What made the rows: for each role the engine, the model and its revision."""
-    found = [{"role": "Tag sets", "engine": "beta-VAE", "model": "fitted in this run", "revision": ""}]
-    if config.captions.engine == "vllm":
-        served = config.captions.vllm
-        name = served.model + (f" with adapter {served.adapter}" if served.adapter else "")
-        found.append({"role": "Captions", "engine": "vLLM", "model": name, "revision": served.revision or ""})
-    else:
-        found.append({"role": "Captions", "engine": config.captions.engine, "model": "embedded", "revision": ""})
-    if config.audio.engine == "musicgen":
-        made = config.audio.musicgen
-        found.append({"role": "Audio", "engine": "MusicGen", "model": made.model, "revision": made.revision or ""})
-    else:
-        found.append({"role": "Audio", "engine": config.audio.engine, "model": "embedded", "revision": ""})
-    scored = config.alignment
-    found.append({"role": "Alignment", "engine": "CLAP", "model": scored.model, "revision": scored.revision or ""})
-    return found

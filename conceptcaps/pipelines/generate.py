@@ -29,6 +29,7 @@ from conceptcaps.pipelines.captions import build_caption_processor, caption_dema
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.specs import read_vocabulary
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
+from conceptcaps.provenance import resolved_models
 from conceptcaps.rundir import RunDir, code_version
 from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_arguments
 
@@ -49,7 +50,8 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
             break
         _make(config, run, engines, attempt, threshold, tags)
     counts = shards.count(run).to_dict()
-    return {"counts": counts, "threshold": threshold.value, "seconds": round(time.monotonic() - started, 1)}
+    seconds = round(time.monotonic() - started, 1)
+    return {"counts": counts, "threshold": threshold.value, "seconds": seconds, "models": resolved_models(config)}
 
 
 def demands(config: Config) -> list[Demand]:

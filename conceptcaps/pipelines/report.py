@@ -9,9 +9,9 @@ import numpy as np
 
 from conceptcaps import shards
 from conceptcaps.config import Config
-from conceptcaps.dataset.card import models
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.specs import MODEL, read_matrix
+from conceptcaps.provenance import models
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections
 from conceptcaps.report.audio import quality
@@ -65,7 +65,9 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         ),
         sections.concepts(tcav_cells(run)),
         sections.throughput(read.throughput(run), manifest["stages"]),
-        sections.provenance(manifest, config.seed, models(config)),
+        sections.provenance(
+            manifest, config.seed, manifest["stages"].get("generate", {}).get("models") or models(config)
+        ),
     ]
 
 
