@@ -19,7 +19,8 @@ def test_the_same_distribution_is_at_the_floor_and_another_is_not():
     assert same.kad_low <= 0 <= same.kad_high
     assert other.kad_low > 5 * abs(same.kad)
     assert same.fad_floor is not None
-    assert other.fad > 5 * same.fad_floor > 0
+    assert other.fad > 3 * same.fad_floor > 0
+    assert other.fad > 5 * same.fad
 
 
 def test_too_few_clips_are_refused():
