@@ -36,7 +36,7 @@ def run_benchmark(
     *,
     repeats: int = 2,
     num_train: int = 1000,
-    num_clips: int = 2200,
+    num_clips: int = 3000,
     num_pairs: int = 60,
     corpora: Sequence[str] = tuple(CORPORA),
     architectures: Sequence[str] = tuple(ARCHITECTURES),
