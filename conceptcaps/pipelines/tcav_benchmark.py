@@ -35,9 +35,9 @@ Further = Callable[[Case, Examined], Mapping[str, Mapping[str, Any]]]
 def run_benchmark(
     *,
     repeats: int = 2,
-    num_train: int = 1000,
-    num_clips: int = 3000,
-    num_pairs: int = 60,
+    num_train: int = 900,
+    num_clips: int = 2100,
+    num_pairs: int = 110,
     corpora: Sequence[str] = tuple(CORPORA),
     architectures: Sequence[str] = tuple(ARCHITECTURES),
     further: Further | None = None,

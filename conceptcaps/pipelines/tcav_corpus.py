@@ -16,7 +16,7 @@ from conceptcaps.tcav.classifier import LogMel
 from conceptcaps.tcav.ground_truth import ATTRIBUTES, Corpus, draw_attributes
 from conceptcaps.tcav.networks import NUM_MELS
 
-RATE, SECONDS, HOP = 16_000, 4.0, 400
+RATE, SECONDS, HOP = 16_000, 3.0, 400
 _CLIPS_PER_BLOCK = 60
 
 
@@ -54,12 +54,15 @@ def make_corpus(num_clips: int, num_pairs: int, phi: float, seed: int) -> Corpus
 
     Args:
         num_clips: clips with attributes drawn by coin.
-        num_pairs: how many of them, the last ones, are rendered again with each attribute flipped.
+        num_pairs: how many of them, the last ones, are rendered again with each attribute flipped; even. Every second
+            one has the attributes that the one before lacks, so that no attribute is common by chance where another
+            is flipped: the mean effect of a flip is then known better from the same number of clips.
         phi: correlation of the attributes of a pair.
         seed: of attributes and clips.
     """
     attributes = draw_attributes(num_clips, phi, generator(seed, "attributes"))
     paired = np.arange(num_clips - num_pairs, num_clips)
+    attributes[paired[1::2]] = ~attributes[paired[::2]]
     flips = np.repeat(attributes[paired][None], len(ATTRIBUTES), axis=0)
     flips[np.arange(len(ATTRIBUTES)), :, np.arange(len(ATTRIBUTES))] ^= True
     wanted = np.concatenate([attributes, flips.reshape(-1, len(ATTRIBUTES))])
