@@ -26,7 +26,7 @@ from conceptcaps.tcav.networks import ARCHITECTURES
 
 CORPORA = {"phi = 0": (0.0, 1), "phi = 0.5": (0.5, 2)}
 """name -> correlation of paired attributes, and the seed."""
-QUICK: dict[str, Any] = {"repeats": 1, "num_train": 600, "num_clips": 1200, "num_pairs": 30}
+QUICK: dict[str, Any] = {"repeats": 1, "num_train": 600, "num_clips": 1200, "num_pairs": 48}
 """Arguments of `run_benchmark` for a first look."""
 Further = Callable[[Case, Examined], Mapping[str, Mapping[str, Any]]]
 """More methods for the same network: parts of an `Outcome` (flags, placebo, randomised) to add to ours."""

@@ -116,6 +116,11 @@ class Examined:
         return self.pair_effects.mean(1).T
 
     @property
+    def few_pairs(self) -> int:
+        """How many pairs the test on pairs has; its truth is taken from the others."""
+        return min(_FEW_PAIRS, self.pair_effects.shape[1] // 2)
+
+    @property
     def of_class(self) -> list[np.ndarray]:
         """Per class, the clips that the network gives to it."""
         predicted = self.logits.argmax(1)
@@ -179,8 +184,8 @@ def question(case: Case, examined: Examined) -> Outcome:
         "case": case,
         "accuracy": examined.accuracy,
         "truth": examined.truth,
-        "truth_of_other_pairs": examined.pair_effects[:, _FEW_PAIRS:].mean(1).T,
-        "flags": flags | {PAIRS: _by_pairs(examined.pair_effects[:, :_FEW_PAIRS])},
+        "truth_of_other_pairs": examined.pair_effects[:, examined.few_pairs :].mean(1).T,
+        "flags": flags | {PAIRS: _by_pairs(examined.pair_effects[:, : examined.few_pairs])},
         "estimates": {name: e.estimate for name, e in effects.items()},
         "placebo": _placebo(case, examined),
         "randomised": {JOINT: _after_head_randomisation(case, examined)},

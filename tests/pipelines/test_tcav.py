@@ -204,7 +204,8 @@ def test_hub_clips_are_decoded_and_split_by_name(cluster, tmp_path: Path) -> Non
     ]
     rows[29]["audio"]["bytes"] = b"RIFF broken"
     (tmp_path / "hub").mkdir()
-    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    pq.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
     run, config = RunDir(tmp_path / "run"), config_of(tmp_path / "run", f"tcav.clips={tmp_path / 'hub'}")
     clips = labelled_clips(config, run, None)
     assert clips.classes == ("blues", "jazz")

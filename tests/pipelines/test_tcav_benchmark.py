@@ -26,7 +26,7 @@ def test_benchmark_renders_trains_and_compares(cluster) -> None:
     from conceptcaps.pipelines.tcav_benchmark import run_benchmark, table_of
 
     found = run_benchmark(
-        repeats=1, num_train=64, num_clips=144, num_pairs=26, corpora=["phi = 0.5"],
+        repeats=1, num_train=64, num_clips=144, num_pairs=6, corpora=["phi = 0.5"],
         architectures=["1-D convolutions"], further=_always,
     )  # fmt: skip
     assert [n["architecture"] for n in found["networks"]] == ["1-D convolutions"]

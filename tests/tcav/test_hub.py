@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conceptcaps import signal
@@ -20,13 +22,15 @@ FEATURES = datasets.Features(
 
 def write(folder: Path, rows: list[dict], features: datasets.Features = FEATURES) -> Path:
     (folder / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
     return folder
 
 
 def row(name: str | None, genre: str, payload: bytes | None = None) -> dict:
     wave = signal.encode(np.zeros((1, RATE), np.float32), RATE, "wav")
-    return {"audio": {"bytes": payload or wave, "path": name}, "genre": genre}
+    label = FEATURES["genre"].str2int(genre)
+    return {"audio": {"bytes": payload or wave, "path": name}, "genre": label}
 
 
 def test_clips_have_their_files_names_labels_and_bytes(tmp_path: Path) -> None:

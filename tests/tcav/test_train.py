@@ -19,7 +19,7 @@ from conceptcaps.tcav import train
 
 RATE = 4_000
 CONFIG = ClassifierConfig(
-    sampling_rate=RATE, duration=0.6, num_mels=16, width=4, num_blocks=2, bottleneck_dim=8,
+    sampling_rate=RATE, duration=0.6, num_mels=16, width=8, num_blocks=2, bottleneck_dim=8,
     dropout=0.0, epochs=8, patience=8, batch_size=8, learning_rate=0.02,
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Runs the real loop in a run directory; returns what its checkpoint holds and the epochs it reported."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order, whatever else the machine does
-    shards = {"train": pitches("train", 16), "validation": pitches("validation", 8)}
+    shards = {"train": pitches("train", 32), "validation": pitches("validation", 8)}
 
     def run(
         folder: str, *, kill_in_epoch: int = 0, validation: Shard | None = None, **changes: Any
@@ -93,7 +93,7 @@ def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_loop_learns_two_pitches(loop) -> None:
     fit, reported = loop("run")
     assert reported == list(range(1, 9))
-    assert fit["history"][-1]["loss"] < 0.5 * fit["history"][0]["loss"]
+    assert fit["history"][-1]["loss"] < 0.7 * fit["history"][0]["loss"]
     best = fit["history"][fit["best_epoch"] - 1]
     assert best["validation_accuracy"] == 1
     assert fit["best_loss"] == best["validation_loss"] == min(r["validation_loss"] for r in fit["history"])
