@@ -254,6 +254,34 @@ def push(
     typer.echo(str(upload(open_existing(run_dir), repo, private=not public, dry_run=dry_run)))
 
 
+@app.command("tcav-benchmark")
+def tcav_benchmark(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller networks, a few minutes.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write everything measured to this JSON file.")] = None,
+) -> None:
+    """Does TCAV find what a classifier really uses? On networks whose true attributes are known by intervention."""
+    import json
+
+    from conceptcaps.config.ray import RayConfig
+    from conceptcaps.pipelines.tcav_benchmark import QUICK, run_benchmark, table_of
+    from conceptcaps.runtime import connect
+
+    connect(RayConfig(), quiet=True)
+    found = run_benchmark(**QUICK if quick else {})
+    header, lines = table_of(found)
+    table = Table(*header)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+    for name, flagged in found["placebo_flagged"].items():
+        typer.echo(f"placebo tags flagged by {name}: {flagged['share']:.2%}")
+    for name, agreement in found["agreement_with_interventions"].items():
+        for method, values in agreement.items():
+            typer.echo(f"{name}, {method}: Pearson {values['pearson']:.3f}, slope {values['slope']:.3f}")
+    if output:
+        output.write_text(json.dumps(found, indent=2) + "\n")
+
+
 @config_app.command("show")
 def config_show(config_file: ConfigFile = None, overrides: Overrides = None) -> None:
     """The resolved configuration: every key with the value a run would use."""

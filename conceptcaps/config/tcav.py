@@ -36,8 +36,8 @@ class TcavConfig(Section):
 
     clips: str | None = Field(
         None,
-        description="What the classifier learns: a folder <genre>/*.wav such as GTZAN's, 'embedded' for one rendered "
-        "here, or null for the run's own rows labelled by their genre tags",
+        description="What the classifier learns: a folder <genre>/*.wav such as GTZAN's, a hub id, 'embedded' for a "
+        "folder rendered here, or null for the run's own rows labelled by their genre tags",
     )
     split: Literal["filtered", "random"] = Field(
         "filtered", description="filtered: GTZAN's artist- and fault-filtered lists (random for other folders)"
@@ -51,6 +51,9 @@ class TcavConfig(Section):
     concepts: tuple[str, ...] = Field((), description="Tags to test; empty: all that enough clips have")
     categories: tuple[str, ...] = Field(
         ("mood", "instrument", "tempo"), description="Categories whose tags are concepts"
+    )
+    relative: tuple[str, ...] = Field(
+        ("tempo",), description="Categories whose concepts are also compared two by two, e.g. slow against fast"
     )
     min_positives: int = Field(20, description="Fewest clips with and without a tag", ge=5)
     method: Literal["logistic", "ridge", "pattern"] = Field("logistic", description="How a concept's vector is found")

@@ -21,7 +21,7 @@ from conceptcaps.pipelines.tcav_clips import (
     ConceptRows,
     LabelledClips,
     concept_rows,
-    decoded_files,
+    decoded_clips,
     decoded_rows,
     labelled_clips,
     without_unreadable,
@@ -32,11 +32,13 @@ from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity
 from conceptcaps.seeding import derive, generator
 from conceptcaps.tcav import analysis, figures
 from conceptcaps.tcav.analysis import LOGITS, ConceptClips, Table
-from conceptcaps.tcav.classifier import to_bytes
+from conceptcaps.tcav.classifier import GenreClassifier, to_bytes
 from conceptcaps.tcav.concepts import ConceptSet, audit, matched_sets, require_positives
 from conceptcaps.tcav.effects import rank_agreement
 from conceptcaps.tcav.gtzan import confusion
+from conceptcaps.tcav.layers import LayerReader
 from conceptcaps.tcav.significance import wilson_interval
+from conceptcaps.tcav.train import forget_checkpoint, shape_of, train_on_ray
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     check_capacity([Demand("tcav.resources", config.tcav.resources)], reserved=TASK_CPUS)
     rows = concept_rows(run)
     clips = labelled_clips(config, run, rows)
+    _check_names(config, rows, clips)
     examples, unreadable = fit_classifier(config, run, clips)
     subject = subject_of(config, run)
     chosen = _untouched(config, rows, clips)
@@ -71,6 +74,14 @@ def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     return {"counts": found["counts"], "accuracy": accuracy["accuracy"], "unreadable": sorted(unreadable | broken)}
 
 
+def _check_names(config: Config, rows: ConceptRows, clips: LabelledClips) -> None:
+    """Refuse layers that do not exist and concepts that too few rows have, before anything is fitted."""
+    counts = Counter(tag for tags in rows.tags for tag in tags)
+    require_positives(counts, config.tcav.concepts, config.tcav.min_positives)
+    if config.tcav.layers and config.tcav.model is None:
+        LayerReader(GenreClassifier(shape_of(config.tcav.classifier, clips.classes)), config.tcav.layers)
+
+
 def run_classifier(config: Config, run: RunDir) -> dict[str, Any]:
     """Fit the classifier alone; `run_tcav` on the same run then goes on with it. Returns its last epoch's record."""
     rows = concept_rows(run) if config.tcav.clips is None else None
@@ -84,14 +95,11 @@ def fit_classifier(config: Config, run: RunDir, clips: LabelledClips) -> tuple[D
     Returns:
         The decoded clips (id, wave, label), and id -> problem of those left out as unreadable.
     """
-    decoded = decoded_rows(run, config, clips.attempts) if clips.attempts else decoded_files(config, list(clips.split))
-    readable, unreadable = without_unreadable(decoded)
+    readable, unreadable = without_unreadable(decoded_clips(run, config, clips))
     examples = readable.map_batches(
         partial(_label, label=dict(clips.label)), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
     )
     if config.tcav.model is None and not run.exists(*CLASSIFIER):
-        from conceptcaps.tcav.train import forget_checkpoint, train_on_ray
-
         parts = {
             "train": only(examples, clips.ids("train")).materialize(),
             "validation": only(examples, clips.ids("validation")).materialize(),
@@ -212,7 +220,7 @@ def _analyse_layer(
     scores = analysis.score_table(vectors, layer, gradients, categories)
     facts["tests"] = analysis.add_tests(scores, vectors, activations, gradients, sets, section, seed)
     facts["entanglement"] = analysis.entanglement(activations, clips, sets, vectors, section, seed)
-    relative = analysis.relative_concepts(clips, list(sets), section.min_positives)
+    relative = analysis.relative_concepts(clips, list(sets), section.relative, section.min_positives)
     if relative:
         scores += analysis.score_table(
             analysis.fit_vectors(activations, relative, section, seed), layer, gradients, categories

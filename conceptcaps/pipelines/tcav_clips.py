@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,14 @@ from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS
 from conceptcaps.seeding import derive
-from conceptcaps.tcav.gtzan import GENRES, Split, assign, list_clips, stratified
+from conceptcaps.tcav.gtzan import GENRES, Clip, Split, assign, list_clips, stratified
+from conceptcaps.tcav.hub import HubClips, bytes_of, is_hub_dataset, load_hub_clips
 from conceptcaps.vocabulary import CATEGORIES, aspects_column
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED_CLIPS_PER_GENRE, EMBEDDED_SECONDS = 30, 5.0
+_HUB_BLOCK = 32
 DECODED = pa.schema(
     [
         pa.field("id", pa.string()),
@@ -50,6 +52,7 @@ class LabelledClips:
         label: id -> index into `classes`.
         split: id -> its part; ids that no part has are not listed.
         attempts: id -> attempt, for rows of the run; empty for files, whose id is their path.
+        hub: where the clips are a dataset's; None elsewhere.
         left_out: facts about clips that are not used.
     """
 
@@ -58,6 +61,7 @@ class LabelledClips:
     split: Mapping[str, Split]
     attempts: Mapping[str, int]
     left_out: Mapping[str, Any]
+    hub: HubClips | None = None
 
     def ids(self, *parts: Split) -> list[str]:
         """The clips of some parts, in order."""
@@ -92,13 +96,15 @@ def labelled_clips(config: Config, run: RunDir, rows: ConceptRows | None) -> Lab
             assert rows is not None
             return _own_rows(config, rows)
         case "embedded":
-            return _folder(config, render_folder(run, config.seed))
+            return _labelled(config, list_clips(render_folder(run, config.seed)))
+        case name if is_hub_dataset(name):
+            hub = load_hub_clips(name)
+            return _labelled(config, hub.clips, hub)
         case folder:
-            return _folder(config, Path(folder))
+            return _labelled(config, list_clips(folder))
 
 
-def _folder(config: Config, folder: Path) -> LabelledClips:
-    clips = list_clips(folder)
+def _labelled(config: Config, clips: Sequence[Clip], hub: HubClips | None = None) -> LabelledClips:
     section = config.tcav
     parts = assign(
         clips,
@@ -116,6 +122,7 @@ def _folder(config: Config, folder: Path) -> LabelledClips:
         {c.path: part for c, part in used},
         {},
         {"not_in_split": len(clips) - len(used)},
+        hub,
     )
 
 
@@ -149,14 +156,26 @@ def render_folder(run: RunDir, seed: int) -> Path:
     """
     if not run.is_local:
         raise InputError("tcav.clips", "is 'embedded' on a remote run directory", "Give a local run, or a folder")
-    root = Path(run.path("tcav", "clips", "genres_original"))
-    for genre in GENRES:
-        for number in range(EMBEDDED_CLIPS_PER_GENRE):
-            file = root / genre / f"{genre}-{number:05d}.wav"
-            if not file.exists():
-                wave = render_genre(genre, derive(seed, "genre", genre, number), EMBEDDED_SECONDS)
-                run.write_bytes(wave, "tcav", "clips", "genres_original", genre, file.name)
-    return root
+    wanted = [
+        {"genre": genre, "number": number, "seed": derive(seed, "genre", genre, number)}
+        for number in range(EMBEDDED_CLIPS_PER_GENRE)
+        for genre in GENRES
+        if not run.exists(*_rendered(genre, number))
+    ]
+    if wanted:
+        rows = ray.data.from_items(wanted, override_num_blocks=min(len(wanted), 2 * len(GENRES)))
+        rows.map(partial(_render_file, location=run.root), num_cpus=1).materialize()
+    return Path(run.path("tcav", "clips", "genres_original"))
+
+
+def _rendered(genre: str, number: int) -> tuple[str, ...]:
+    return "tcav", "clips", "genres_original", genre, f"{genre}-{number:05d}.wav"
+
+
+def _render_file(row: dict[str, Any], location: str) -> dict[str, Any]:
+    wave = render_genre(row["genre"], row["seed"], EMBEDDED_SECONDS)
+    RunDir(location).write_bytes(wave, *_rendered(row["genre"], row["number"]))
+    return row
 
 
 def render_genre(genre: str, seed: int, seconds: float, rate: int = 22_050) -> bytes:
@@ -188,6 +207,15 @@ def concept_rows(run: RunDir) -> ConceptRows:
     )
 
 
+def decoded_clips(run: RunDir, config: Config, clips: LabelledClips) -> Dataset:
+    """The labelled clips as `DECODED`, wherever they come from."""
+    if clips.attempts:
+        return decoded_rows(run, config, clips.attempts)
+    if clips.hub is not None:
+        return decoded_hub(config, clips.hub, frozenset(clips.split))
+    return decoded_files(config, list(clips.split))
+
+
 def decoded_rows(run: RunDir, config: Config, attempts: Mapping[str, int]) -> Dataset:
     """Rows of the run as `DECODED`: the ones named, each at the attempt given."""
     rows = read_blocks(run, shards.FOLDER, rows_per_block=config.ray.rows_per_block)
@@ -212,6 +240,27 @@ def decoded_files(config: Config, paths: Sequence[str]) -> Dataset:
             num_cpus=TASK_CPUS,
         )
     )
+
+
+def decoded_hub(config: Config, hub: HubClips, wanted: Collection[str]) -> Dataset:
+    """Clips of a hub dataset as `DECODED`: the ones named, by the names that `hub` gives them."""
+    kept = [i for i, clip in enumerate(hub.clips) if clip.path in wanted]
+    arrow = hub.rows.select_columns([hub.audio]).with_format("arrow")
+    tables = []
+    for start in range(0, len(kept), _HUB_BLOCK):
+        part = kept[start : start + _HUB_BLOCK]
+        audio = arrow[part][hub.audio].combine_chunks()
+        tables.append(pa.table({"id": [hub.clips[i].path for i in part], "audio": audio}))
+    return ray.data.from_arrow(tables).map_batches(
+        partial(_decode_hub, rate=config.tcav.classifier.sampling_rate),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=TASK_CPUS,
+    )
+
+
+def _decode_hub(table: pa.Table, rate: int) -> pa.Table:
+    return _decode(table["id"].to_pylist(), [bytes_of(audio) for audio in table["audio"].to_pylist()], rate)
 
 
 def _decode_rows(table: pa.Table, attempts: dict[str, int], rate: int) -> pa.Table:

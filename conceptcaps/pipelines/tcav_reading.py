@@ -21,6 +21,7 @@ from conceptcaps.seeding import derive
 from conceptcaps.tcav.adapter import Adapter, of_genre_classifier, of_transformers
 from conceptcaps.tcav.cav import check_activations
 from conceptcaps.tcav.layers import LayerReader, randomised
+from conceptcaps.tcav.scores import check_gradients
 
 CONCEPT, EXAMPLES = ("tcav", "activations", "concept"), ("tcav", "activations", "examples")
 
@@ -181,7 +182,9 @@ class Readings:
     @cached_property
     def logits(self) -> np.ndarray:
         """float32 (num_concept_clips, num_classes)."""
-        return _matrix(self._column(CONCEPT, "logits"))[self._order]
+        found = _matrix(self._column(CONCEPT, "logits"))[self._order]
+        check_activations(found, "the classifier's logits")
+        return found
 
     def activations(self, layer: str) -> np.ndarray:
         """float32 (num_concept_clips, dim)."""
@@ -193,7 +196,11 @@ class Readings:
         """float64 (num_classes, dim): each logit's gradient, averaged over concept clips."""
         kind = "randomised" if with_randomised_head else "gradient"
         known = self._column(CONCEPT, f"{kind}.{layer}").drop_null()
-        return _matrix(known).mean(0, dtype=np.float64).reshape(len(self.classes), -1)
+        found = _matrix(known).reshape(len(known), len(self.classes), -1)
+        if not with_randomised_head:
+            for c, name in enumerate(self.classes):
+                check_gradients(found[:, c], layer, name)
+        return found.mean(0, dtype=np.float64)
 
     def class_gradients(self, layer: str) -> Mapping[str, np.ndarray]:
         """class -> float32 (num_clips, dim): gradients of a class's logit on clips of that class."""

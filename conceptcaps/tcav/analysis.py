@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -280,12 +281,19 @@ def _add_q(
             row[column] = place[row["class"], row["concept"]]
 
 
-def relative_concepts(clips: ConceptClips, wanted: Sequence[str], min_positives: int) -> dict[str, ConceptSet]:
-    """Each concept against each other of its category, from clips that have one of the two only."""
+def relative_concepts(
+    clips: ConceptClips, wanted: Sequence[str], categories: Sequence[str], min_positives: int
+) -> dict[str, ConceptSet]:
+    """Each concept against each other of its category, from clips that have one of the two only.
+
+    Args:
+        clips: the concept dataset.
+        wanted: concepts to compare.
+        categories: those whose concepts are compared.
+        min_positives: fewest clips on each side.
+    """
     category = dict(zip(clips.names, clips.categories, strict=True))
-    pairs = [
-        (a, b) for i, a in enumerate(wanted) for b in wanted[i + 1 :] if category.get(a) == category.get(b) == "tempo"
-    ]
+    pairs = [(a, b) for a, b in combinations(wanted, 2) if category[a] == category[b] and category[a] in categories]
     found = relative_sets(clips.tags, clips.names, pairs)
     return {name: s for name, s in found.items() if len(s.positives) >= min_positives}
 
@@ -307,6 +315,8 @@ def entanglement(
     return {
         "concepts": list(vectors.names),
         "cosines": np.round(matched, 4).tolist(),
+        "concepts_with_random_negatives": list(unmatched.names),
+        "cosines_with_random_negatives": np.round(plain, 4).tolist(),
         "mean_absolute_cosine_matched": _off_diagonal(matched),
         "mean_absolute_cosine_random": _off_diagonal(plain),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_MOST_CONCEPTS = 40
+_MOST_CONCEPTS, _MOST_CURVES = 40, 12
 
 
 def heat_map(effects: pd.DataFrame, layer: str) -> bytes:
@@ -45,18 +45,19 @@ def bars(effects: pd.DataFrame, layer: str, bound: float, num: int = 20) -> byte
 
 
 def layer_curves(scores: pd.DataFrame) -> bytes:
-    """PNG: held-out accuracy of each concept's vector from layer to layer, with its interval."""
+    """PNG: held-out accuracy from layer to layer, with intervals, of the concepts that some layer separates best."""
     layers = list(dict.fromkeys(scores["layer"]))
     own = scores.drop_duplicates(["layer", "concept"])
-    figure, axes = _figure(7, 4)
-    for concept, rows in list(own.groupby("concept", sort=False))[:12]:
-        rows = rows.set_index("layer").reindex(layers)
+    best = own.groupby("concept")["cav_accuracy"].max().sort_values(ascending=False, kind="stable").index[:_MOST_CURVES]
+    figure, axes = _figure(8, 4)
+    for concept in best:
+        rows = own[own["concept"] == concept].set_index("layer").reindex(layers)
         axes.plot(layers, rows["cav_accuracy"], marker="o", label=concept)
         axes.fill_between(layers, rows["accuracy_low"], rows["accuracy_high"], alpha=0.1)
     axes.axhline(0.5, color="0.5", linewidth=0.8)
     axes.set_ylabel("held-out accuracy")
     axes.tick_params(axis="x", rotation=30)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return _png(figure)
 
 

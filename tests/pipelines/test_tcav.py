@@ -19,7 +19,7 @@ from conceptcaps.config import Config, load
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import row_identity
-from conceptcaps.tcav.gtzan import GENRES
+from conceptcaps.tcav.gtzan import GENRES, SPLITS
 from conceptcaps.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_mapping(
@@ -164,20 +164,57 @@ def test_second_start_keeps_the_classifier(finished, tmp_path: Path) -> None:
     assert run.read_bytes("tcav", "classifier.pt") == weights
 
 
-def test_unknown_layer_and_too_few_positives_are_refused(finished) -> None:
-    from conceptcaps.pipelines.tcav import analyse, concept_clips, subject_of
-    from conceptcaps.pipelines.tcav_clips import concept_rows
-    from conceptcaps.pipelines.tcav_reading import Readings
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tcav.layers=[block9]", r"'block9'.*Layers:.*block1"),
+        ("tcav.concepts=[sad, banjo]", r"'banjo' has 0, each needs 12"),
+        ("tcav.clips=owner/nowhere", r"'owner/nowhere'.*cannot be loaded from the hub"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_fitted(
+    finished, override: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import datasets
 
+    from conceptcaps.pipelines import tcav
+
+    def unreachable(name: str) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(tcav, "fit_classifier", lambda *_: pytest.fail("fitted"))
     run, _ = finished
-    config = config_of(Path(run.path()), "tcav.layers=[block9]")
-    with pytest.raises(InputError, match=r"'block9'.*Layers:.*block1"):
-        _ = subject_of(config, run).layers
-    config = config_of(Path(run.path()), "tcav.concepts=[sad, banjo]")
-    readings = Readings(run, GENRES, GENRES)
-    clips = concept_clips(config, concept_rows(run), readings)
-    with pytest.raises(InputError, match=r"'banjo' has 0, each needs 12"):
-        analyse(config, run, clips, readings, subject_of(config, run))
+    folder = Path(run.path()).parent / "gtzan"
+    with pytest.raises(InputError, match=said):
+        tcav.run_tcav(config_of(Path(run.path()), f"tcav.clips={folder}", override), run)
+
+
+def test_hub_clips_are_decoded_and_split_by_name(cluster, tmp_path: Path) -> None:
+    import datasets
+
+    from conceptcaps.pipelines.tcav_clips import decoded_clips, labelled_clips, without_unreadable
+
+    wave = signal.encode(np.zeros((1, RATE), np.float32), RATE, "wav")
+    features = datasets.Features({"audio": datasets.Audio(decode=False), "genre": datasets.Value("string")})
+    rows = [
+        {"audio": {"bytes": wave, "path": f"{genre}.{number:05d}.wav"}, "genre": genre}
+        for genre in ("blues", "jazz")
+        for number in range(100)
+    ]
+    rows[29]["audio"]["bytes"] = b"RIFF broken"
+    (tmp_path / "hub").mkdir()
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    pq.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
+    run, config = RunDir(tmp_path / "run"), config_of(tmp_path / "run", f"tcav.clips={tmp_path / 'hub'}")
+    clips = labelled_clips(config, run, None)
+    assert clips.classes == ("blues", "jazz")
+    assert clips.left_out["not_in_split"] == 200 - len(clips.split) > 0  # GTZAN's names: its filtered split
+    for part in SPLITS:
+        assert clips.ids(part)
+    good, bad = without_unreadable(decoded_clips(run, config, clips))
+    assert set(bad) == {"blues.00029.wav"} & set(clips.split)
+    assert {row["id"] for row in good.take_all()} == set(clips.split) - set(bad)
 
 
 def test_own_rows_are_labelled_by_their_single_genre(tmp_path: Path) -> None:

@@ -85,9 +85,10 @@ def test_both_tests_stand_under_their_own_names(world) -> None:
 
 def test_relative_vectors_compare_within_a_category(world) -> None:
     clips, activations, _, gradients, sets = world
-    relative = analysis.relative_concepts(clips, list(sets), 20)
+    relative = analysis.relative_concepts(clips, list(sets), ("tempo",), 20)
     assert "slow | fast" in relative
     assert "slow | piano" not in relative
+    assert set(analysis.relative_concepts(clips, list(sets), ("mood", "tempo"), 20)) == {"slow | fast", "happy | sad"}
     table = analysis.score_table(analysis.fit_vectors(activations, relative, CONFIG, 0), "dense", gradients, {})
     assert cell(table, "slow | fast")["tcav_score"] > 0.8
 
@@ -97,12 +98,28 @@ def test_entanglement_and_published_layout(world) -> None:
     vectors = analysis.fit_vectors(activations, sets, CONFIG, seed=0)
     found = analysis.entanglement(activations, clips, sets, vectors, CONFIG, seed=0)
     assert np.array(found["cosines"]).shape == (6, 6)
+    assert np.array(found["cosines_with_random_negatives"]).shape == (6, 6)
     assert 0 <= found["mean_absolute_cosine_matched"] < 0.5
     table = analysis.score_table(vectors, "dense", gradients, dict(zip(NAMES, CATEGORIES, strict=True)))
     published = analysis.published_layout(table, "dense")
     assert set(published["tempo"]["slow"]) == {"cav_accuracy", "genre_scores"}
     assert set(published["tempo"]["slow"]["genre_scores"]) == {"a", "b"}
     assert "sad" not in published.get("mood", {})
+
+
+def test_matched_negatives_disentangle_concepts_that_come_together() -> None:
+    rng = np.random.default_rng(1)
+    tags = (rng.random((800, 2)) < 0.5).astype(np.uint8)
+    tags[:, 1] = np.where(rng.random(800) < 0.6, tags[:, 0], tags[:, 1])
+    activations = (tags @ np.eye(2, 12) + 0.5 * rng.normal(size=(800, 12))).astype(np.float32)
+    clips = ConceptClips(
+        [str(i) for i in range(800)], [None] * 800, tags, NAMES[2:4], CATEGORIES[2:4], activations[:, :2], ["a", "b"]
+    )
+    config = CONFIG.model_copy(update={"method": "pattern"})
+    sets = matched_sets(tags, clips.names, rng)
+    vectors = analysis.fit_vectors(activations, sets, config, seed=0)
+    found = analysis.entanglement(activations, clips, sets, vectors, config, seed=0)
+    assert found["mean_absolute_cosine_matched"] < 0.7 * found["mean_absolute_cosine_random"]
 
 
 def test_bad_layers_are_refused(world) -> None:

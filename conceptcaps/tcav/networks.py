@@ -1,4 +1,4 @@
-"""Small classifiers of three architectures, each with a `features` layer under a head of two dense layers."""
+"""Small classifiers of three architectures for the ground truth, each with a `features` layer under a dense head."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tcav_corpus import NUM_MELS
 from torch import Tensor, nn
 
 from conceptcaps.tcav.classifier import Block
 
-HEAD_DIM = 64
+NUM_MELS, HEAD_DIM = 48, 64
 
 
 class _Classifier(nn.Module):
