@@ -26,6 +26,14 @@ SPECS = pa.schema([pa.field("id", pa.string(), nullable=False), *_ASPECTS, *_IDE
 `pair_id` joins the two rows of a counterfactual pair; null elsewhere.
 """
 
+CAPTION_CHECKS = [
+    pa.field("caption_words", pa.int32()),
+    pa.field("tag_coverage", pa.float32()),  # share of the tags that the caption says, in [0, 1]
+    pa.field("contradicted", _TAGS),  # tags that it denies
+    pa.field("caption_hash", pa.int64()),  # SimHash: near-duplicates differ in few bits
+]
+"""What the checks measured on a caption; null where there is none."""
+
 SHARD = pa.schema(
     [
         # The published dataset's columns come first, with its names and types.
@@ -41,6 +49,7 @@ SHARD = pa.schema(
         pa.field("reason", pa.string()),  # stage.code or "stage.code: detail"; null for accepted rows
         pa.field("attempt", pa.int32(), nullable=False),  # 0 first; later attempts replace earlier ones
         pa.field("take", pa.int32()),  # which of audio.candidates was kept
+        *CAPTION_CHECKS,
     ]
 )
 """What was made. Every spec ends as one row of the latest attempt, whatever its status."""

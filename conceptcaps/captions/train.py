@@ -31,6 +31,7 @@ from conceptcaps.captions.lora import (
     save_adapter,
     set_adapter_state,
     trainable,
+    with_said_tags,
 )
 from conceptcaps.captions.prompts import PromptTemplate
 from conceptcaps.captions.vllm import load_tokenizer, model_source
@@ -230,6 +231,8 @@ def train_on_ray(
     Returns:
         `history`, `steps`, `base_loss`, `best_loss` (nats per answer token), `counts`.
     """
+    if config.said_tags_only:
+        train, validation = with_said_tags(train), with_said_tags(validation)
     settings = {
         "train": train,
         "validation": validation,

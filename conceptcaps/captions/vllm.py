@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conceptcaps.captions.checks import Verdict, judge
+from conceptcaps.captions.duplicates import caption_checks
 from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
 from conceptcaps.config.captions import CaptionsConfig, VllmConfig
 from conceptcaps.errors import InputError, describe
-from conceptcaps.schema import FAILED, reason
+from conceptcaps.schema import FAILED, REJECTED, reason
 from conceptcaps.seeding import derive
 
 Device = Literal["cpu", "gpu"]
@@ -23,7 +24,7 @@ EMBEDDED = str(Path(__file__).parents[1] / "assets" / "lm")
 
 ERROR_COLUMN = "__inference_error__"
 ENDED = "ended before"
-"""In the error column: the row was ended by an earlier step and wants no caption."""
+"""In the error column: the row was ended, or captioned, by an earlier step and wants no caption."""
 MIN_ROOM = 8
 """Tokens that a prompt must leave for the caption."""
 
@@ -114,8 +115,8 @@ class Preprocess:
         request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
         if self.adapter:
             request["model"] = self.adapter
-        if plain.get("status") is not None:
-            # A row with an error bypasses the engine: what an earlier step has ended costs nothing here.
+        if plain.get("status") is not None or plain.get("caption"):
+            # A row with an error bypasses the engine: what has ended, or keeps its caption, costs nothing here.
             return request | {ERROR_COLUMN: ENDED}
         try:
             request["tokenized_prompt"] = self._prompt(plain)
@@ -177,9 +178,10 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
 
 
 def postprocess(reply: Row, config: CaptionsConfig) -> Row:
-    """The engine's reply to the row as it came, with `caption`, or `status` failed and the `reason`.
+    """The engine's reply to the row as it came, with `caption`, or a `status` and the `reason`.
 
-    A caption that fails a check stays beside its reason, for a researcher to read.
+    A row that got no reply has failed. One whose best caption fails a check is rejected, and the caption stays beside
+    the reason, for a researcher to read.
     """
     row: Row = json.loads(reply["row"])
     error = reply.get(ERROR_COLUMN)
@@ -188,9 +190,10 @@ def postprocess(reply: Row, config: CaptionsConfig) -> Row:
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
     caption, verdict = judge_reply(reply["generated_text"], row, config)
+    row |= {"caption": caption or None} | caption_checks(caption, row["aspect_list"] or (), verdict)
     if verdict.problem:
-        return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", *verdict.problem)}
-    return row | {"caption": caption}
+        return row | {"status": REJECTED, "reason": reason("captions", *verdict.problem)}
+    return row
 
 
 def judge_reply(raw: str, row: Row, config: CaptionsConfig) -> tuple[str, Verdict]:

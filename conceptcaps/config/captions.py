@@ -27,7 +27,7 @@ class VllmConfig(Section):
 
 
 class ChecksConfig(Section):
-    """What a served caption must pass; a row with no caption that does is failed, with the reason."""
+    """What a served caption must pass; a row with no caption that does is rejected, with the reason."""
 
     min_coverage: float = Field(
         0.0, description="Least share of the row's tags that the caption must say; 1: all of them", ge=0, le=1

@@ -15,6 +15,9 @@ class LoraConfig(Section):
     data: str | None = Field(
         None, description="CSV or Parquet with `caption` and the tags of each category; null: the run's annotated rows"
     )
+    said_tags_only: bool = Field(
+        False, description="Ask in each pair for the tags that its caption says, so that the model learns to say all"
+    )
     r: int = Field(16, description="Rank of the update", ge=1)
     alpha: int = Field(32, description="Scale of the update: alpha / r", ge=1)
     dropout: float = Field(0.05, description="Dropout before the update", ge=0, lt=1)

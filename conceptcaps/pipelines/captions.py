@@ -24,9 +24,9 @@ ADAPTER = ("lora", "adapter")
 
 
 def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
-    """The step that adds `caption` (or status 'failed' with a reason) to rows of `steps.CAPTIONED`.
+    """The step that adds `caption` (or status 'rejected' or 'failed' with a reason) to rows of `steps.CAPTIONED`.
 
-    Rows whose `status` is set already pass through untouched and cost the engine nothing.
+    Rows whose `status` or `caption` is set already pass through untouched and cost the engine nothing.
 
     Raises:
         InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.

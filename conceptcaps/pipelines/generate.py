@@ -23,6 +23,7 @@ from ray.data.checkpoint import CheckpointConfig
 from conceptcaps import schema, shards
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
+from conceptcaps.pipelines.caption_retries import wants_captions, without_bad_captions
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
@@ -63,7 +64,7 @@ def _make(config: Config, run: RunDir, engines: Engines, attempt: int, threshold
     source = ("specs",) if attempt == 0 else ("retries", name)
     with _checkpointed(run, name):
         rows = _begun(read_blocks(run, *source, rows_per_block=config.ray.rows_per_block), attempt)
-        captioned = caption(rows, config, engines) if attempt == 0 else rows
+        captioned = caption(rows, config, engines) if wants_captions(run, source) else rows
         scored = align(synthesise(captioned, config, engines), config, engines, threshold)
         scored.write_parquet(
             run.path(shards.FOLDER, name),
@@ -82,11 +83,12 @@ def _begun(rows: Dataset, attempt: int) -> Dataset:
 
 def _begin(table: pa.Table, attempt: int) -> pa.Table:
     """A spec as the first step expects it: not ended, on its way through this attempt."""
-    columns: dict[str, Any] = {name: table[name] for name in schema.SPECS.names}
-    empty = pa.nulls(len(table), pa.string())
+    fresh = {"attempt", "status", "reason"}
+    columns: dict[str, Any] = {
+        f.name: table[f.name] if f.name in table.column_names and f.name not in fresh else pa.nulls(len(table), f.type)
+        for f in CAPTIONED
+    }
     columns["attempt"] = pa.array([attempt] * len(table), pa.int32())
-    columns["caption"] = table["caption"] if "caption" in table.column_names else empty
-    columns["status"] = columns["reason"] = empty
     return pa.table(columns, schema=CAPTIONED)
 
 
@@ -162,9 +164,8 @@ def _write_rejected(run: RunDir, attempt: int) -> int:
     name = shards.attempt_folder(attempt)
     if run.exists("retries", name, "rows.parquet"):
         return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
-    columns = [*schema.SPECS.names, "caption", "status"]
-    tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, columns)]
-    rejected = pa.concat_tables(tables).drop_columns("status").sort_by("id")
+    tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, CAPTIONED.names)]
+    rejected = without_bad_captions(pa.concat_tables(tables)).drop_columns(["status", "reason"]).sort_by("id")
     if len(rejected):
         sink = pa.BufferOutputStream()
         pq.write_table(rejected, sink)

@@ -17,6 +17,7 @@ from conceptcaps.alignment import make_aligner
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.audio import make_synthesiser
 from conceptcaps.captions import make_captioner
+from conceptcaps.captions.duplicates import caption_checks
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.audio import AudioConfig
 from conceptcaps.config.captions import CaptionsConfig
@@ -30,6 +31,7 @@ CAPTIONED = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("status", pa.string()),
         pa.field("reason", pa.string()),
+        *schema.CAPTION_CHECKS,
     ]
 )
 SYNTHESISED = pa.schema(
@@ -72,8 +74,9 @@ class Caption:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, caption in answers(lambda some: self.engine(to_batch(some)), pending(rows), "captions"):
-            row["caption"] = caption
+        uncaptioned = [row for row in pending(rows) if row["caption"] is None]
+        for row, caption in answers(lambda some: self.engine(to_batch(some)), uncaptioned, "captions"):
+            row |= {"caption": caption} | caption_checks(caption, row["aspect_list"] or ())
         return table_of(rows, CAPTIONED)
 
 

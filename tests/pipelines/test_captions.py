@@ -65,7 +65,8 @@ def test_every_row_comes_back_once_captioned_or_failed_with_its_reason(first):
     assert "max_model_len" in first[5]["reason"]
     others = [row for i, row in enumerate(first) if i not in {3, 5}]
     assert sum(row["status"] is None for row in others) >= 18
-    assert all(row["status"] in {None, schema.FAILED} and row["caption"] for row in others)
+    assert all(row["status"] in {None, schema.REJECTED} and row["caption"] for row in others)
+    assert all(0.5 < row["tag_coverage"] <= 1 and row["caption_words"] for row in others)
     assert [row["seed"] for row in first] == [row["seed"] for row in rows()]
 
 
