@@ -85,7 +85,8 @@ def fit_and_measure(
 
 
 def measured(captions: list[str], held: list[dict[str, Any]]) -> dict[str, Any]:
-    return measure(captions, [row_tags(row) for row in held], [row["caption"] for row in held])
+    found = measure(captions, [row_tags(row) for row in held], [row["caption"] for row in held])
+    return {name: value for name, value in found.values.items() if value is not None}
 
 
 if __name__ == "__main__":

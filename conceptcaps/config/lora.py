@@ -41,6 +41,9 @@ class LoraConfig(Section):
     length_grouping: bool = Field(True, description="Batches of pairs of like length, so that padding costs little")
     validation_fraction: float = Field(0.1, description="Pairs kept for early stopping and perplexity", gt=0, lt=0.5)
     patience: int = Field(2, description="Epochs without a better validation loss before stopping", ge=1)
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = speed_key(
+        (), "Where the curves go beside TensorBoard files and a figure; extra `trackers`"
+    )
     resources: Resources = Field(Resources(), description="Ray Train workers")
 
     @model_validator(mode="after")

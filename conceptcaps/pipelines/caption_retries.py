@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conceptcaps import schema
+from conceptcaps import schema, shards
+from conceptcaps.captions.duplicates import first_alike
 from conceptcaps.rundir import RunDir
 
 _OF_CAPTIONS = "captions."
@@ -34,3 +35,47 @@ def wants_captions(run: RunDir, source: tuple[str, ...]) -> bool:
         if pq.read_table(path, columns=["caption"], filesystem=run.fs, partitioning=None)["caption"].null_count:
             return True
     return False
+
+
+def near_duplicates(run: RunDir, distance: int | None) -> pa.Table:
+    """The accepted rows whose caption is too like that of an accepted row before them in the order of ids.
+
+    Whether a caption is a near-duplicate depends on all others, so it is decided after the stream, from the hashes
+    that the stream left: the same rows whatever the batches and workers were.
+
+    Args:
+        run: with shards.
+        distance: of SimHashes in bits, up to which captions are near-duplicates; None finds none.
+
+    Returns:
+        Rows of `schema.SHARD` without audio, rejected with the reason and the id of the row before.
+    """
+    columns = [name for name in schema.SHARD.names if name != "audio"]
+    tables = [t.filter(pc.equal(t["status"], schema.ACCEPTED)) for t in shards.latest(run, columns)]
+    if distance is None or not tables:
+        return schema.SHARD.empty_table()
+    rows = pa.concat_tables(tables).sort_by("id")
+    like = first_alike(rows["caption_hash"].to_pylist(), distance)
+    ids = rows["id"].to_pylist()
+    found = rows.take(pa.array([i for i, first in enumerate(like) if first is not None], pa.int64())).to_pylist()
+    for row, first in zip(found, [first for first in like if first is not None], strict=True):
+        row["status"], row["reason"] = schema.REJECTED, schema.reason("captions", "near_duplicate", ids[first])
+    return pa.Table.from_pylist(found, schema=schema.SHARD)
+
+
+def reject_near_duplicates(run: RunDir, distance: int | None, rounds: int) -> int:
+    """Write the near-duplicates that are left after the last round as rejected rows; returns how many.
+
+    Written shards stay as they are: the rows are written once more as an attempt after all others, which counts. A
+    second call finds none left.
+    """
+    found = near_duplicates(run, distance)
+    if len(found):
+        attempt = max([rounds, *(number + 1 for number in shards.attempts(run))])
+        at = found.schema.get_field_index("attempt")
+        found = found.set_column(at, found.schema.field(at), pa.array([attempt] * len(found), pa.int32()))
+        sink = pa.BufferOutputStream()
+        pq.write_table(found, sink)
+        name = f"near-duplicates-{found['id'][0]}.parquet"
+        run.write_bytes(sink.getvalue().to_pybytes(), shards.FOLDER, shards.attempt_folder(attempt), name)
+    return len(found)

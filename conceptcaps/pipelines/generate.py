@@ -23,7 +23,12 @@ from ray.data.checkpoint import CheckpointConfig
 from conceptcaps import schema, shards
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
-from conceptcaps.pipelines.caption_retries import wants_captions, without_bad_captions
+from conceptcaps.pipelines.caption_retries import (
+    near_duplicates,
+    reject_near_duplicates,
+    wants_captions,
+    without_bad_captions,
+)
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
@@ -42,9 +47,10 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
     check_capacity(demands(config))
     threshold = find_threshold(config, run, engines)
     for attempt in range(config.audio.rounds):
-        if attempt and not _write_rejected(run, attempt):
+        if attempt and not _write_rejected(run, attempt, config.captions.checks.near_duplicates):
             break
         _make(config, run, engines, attempt, threshold)
+    reject_near_duplicates(run, config.captions.checks.near_duplicates, config.audio.rounds)
     counts = shards.count(run).to_dict()
     return {"counts": counts, "threshold": threshold.value, "seconds": round(time.monotonic() - started, 1)}
 
@@ -159,12 +165,17 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
     }
 
 
-def _write_rejected(run: RunDir, attempt: int) -> int:
-    """Write the rows that the last attempt rejected as the input of the next; returns how many there are."""
+def _write_rejected(run: RunDir, attempt: int, distance: int | None) -> int:
+    """Write the rows that the last attempt rejected as the input of the next; returns how many there are.
+
+    Args:
+        distance: of captions that are near-duplicates, which are refused too.
+    """
     name = shards.attempt_folder(attempt)
     if run.exists("retries", name, "rows.parquet"):
         return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
     tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, CAPTIONED.names)]
+    tables.append(near_duplicates(run, distance).select(CAPTIONED.names))
     rejected = without_bad_captions(pa.concat_tables(tables)).drop_columns(["status", "reason"]).sort_by("id")
     if len(rejected):
         sink = pa.BufferOutputStream()
