@@ -88,6 +88,7 @@ def measure(
     vocabulary: Sequence[str] = (),
     settings: EvaluationConfig | None = None,
     checks: ChecksConfig | None = None,
+    synonyms: Synonyms | None = None,
     seed: int = 0,
 ) -> Measured:
     """All measures of one system's captions.
@@ -99,12 +100,15 @@ def measure(
         vocabulary: all tags, for the precision.
         settings: which models there are.
         checks: of the run, for the share of captions that pass them.
+        synonyms: tag -> other ways to say it.
         seed: of what is drawn.
     """
     chosen = settings or EvaluationConfig()
-    found = Measured(tag_measures(captions, tags, vocabulary))
+    found = Measured(tag_measures(captions, tags, vocabulary, synonyms))
     if checks is not None:
-        passed = [judge(caption, row, checks).problem is None for caption, row in zip(captions, tags, strict=True)]
+        passed = [
+            judge(caption, row, checks, synonyms).problem is None for caption, row in zip(captions, tags, strict=True)
+        ]
         found.values["passes_checks"] = float(np.mean(passed))
     sizes = text.lengths(captions)
     found.values |= {

@@ -269,3 +269,9 @@ def save_adapter(model: Any, folder: Path, provenance: dict[str, Any]) -> None:
     """The adapter as PEFT and vLLM read it, beside a file that says what made it."""
     model.save_pretrained(folder)
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The model with the adapter merged into its weights, as any loader of checkpoints reads it."""
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

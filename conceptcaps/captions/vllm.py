@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from conceptcaps.captions.checks import Verdict, judge
+from conceptcaps.captions.checks import Synonyms, Verdict, judge
 from conceptcaps.captions.duplicates import caption_checks
 from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
 from conceptcaps.config.captions import CaptionsConfig, VllmConfig
@@ -177,7 +177,7 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     return tokenizer
 
 
-def postprocess(reply: Row, config: CaptionsConfig) -> Row:
+def postprocess(reply: Row, config: CaptionsConfig, synonyms: Synonyms | None = None) -> Row:
     """The engine's reply to the row as it came, with `caption`, or a `status` and the `reason`.
 
     A row that got no reply has failed. One whose best caption fails a check is rejected, and the caption stays beside
@@ -189,17 +189,17 @@ def postprocess(reply: Row, config: CaptionsConfig) -> Row:
         return row
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
-    caption, verdict = judge_reply(reply["generated_text"], row, config)
+    caption, verdict = judge_reply(reply["generated_text"], row, config, synonyms)
     row |= {"caption": caption or None} | caption_checks(caption, row["aspect_list"] or (), verdict)
     if verdict.problem:
         return row | {"status": REJECTED, "reason": reason("captions", *verdict.problem)}
     return row
 
 
-def judge_reply(raw: str, row: Row, config: CaptionsConfig) -> tuple[str, Verdict]:
+def judge_reply(raw: str, row: Row, config: CaptionsConfig, synonyms: Synonyms | None = None) -> tuple[str, Verdict]:
     """A reply, cleaned, and what the checks say of it."""
     caption = clean_reply(raw)
-    verdict = judge(caption, row["aspect_list"] or [], config.checks)
+    verdict = judge(caption, row["aspect_list"] or [], config.checks, synonyms)
     code = refuse(caption, raw)
     return caption, replace(verdict, problem=(code, "")) if code else verdict
 

@@ -41,6 +41,9 @@ class LoraConfig(Section):
     length_grouping: bool = Field(True, description="Batches of pairs of like length, so that padding costs little")
     validation_fraction: float = Field(0.1, description="Pairs kept for early stopping and perplexity", gt=0, lt=0.5)
     patience: int = Field(2, description="Epochs without a better validation loss before stopping", ge=1)
+    save_merged: bool = speed_key(
+        False, "Also write the model with the adapter merged into its weights, lora/merged, to serve without LoRA"
+    )
     trackers: tuple[Literal["wandb", "mlflow"], ...] = speed_key(
         (), "Where the curves go beside TensorBoard files and a figure; extra `trackers`"
     )
@@ -50,4 +53,6 @@ class LoraConfig(Section):
     def _quantised_on_a_gpu(self) -> LoraConfig:
         if self.quantisation != "none" and not self.resources.num_gpus:
             raise ValueError("quantisation 'nf4' needs resources.num_gpus of 1 or more")
+        if self.quantisation != "none" and self.save_merged:
+            raise ValueError("save_merged wants weights that are not quantised")
         return self

@@ -19,7 +19,7 @@ from conceptcaps.captions.lora import read_pairs, row_tags, split_pairs
 from conceptcaps.captions.prompts import PromptTemplate
 from conceptcaps.captions.vllm import model_source
 from conceptcaps.config import Config
-from conceptcaps.pipelines.captions import ADAPTER, find_adapter
+from conceptcaps.pipelines.captions import ADAPTER, find_adapter, find_synonyms
 from conceptcaps.pipelines.isolation import to_batch
 from conceptcaps.pipelines.lora import annotated_rows
 from conceptcaps.rundir import RunDir, code_version
@@ -63,7 +63,14 @@ def run_captions_eval(config: Config, run: RunDir, ask: Ask | None = None) -> di
     for name in (name for name in systems.SYSTEMS if name in captions):
         references = None if name in (systems.HUMAN, systems.RUN) else human
         measured[name] = measure(
-            captions[name], tags[name], references, vocabulary, config.evaluation, config.captions.checks, config.seed
+            captions[name],
+            tags[name],
+            references,
+            vocabulary,
+            config.evaluation,
+            config.captions.checks,
+            find_synonyms(config),
+            config.seed,
         )
     result: dict[str, Any] = {
         "rows": len(rows),

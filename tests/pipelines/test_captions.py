@@ -12,7 +12,12 @@ from conceptcaps.assets.corpus import load_taxonomy
 from conceptcaps.assets.lm_quality import tag_sets
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
-from conceptcaps.pipelines.captions import build_caption_processor, find_adapter, processor_config
+from conceptcaps.pipelines.captions import (
+    build_caption_processor,
+    find_adapter,
+    find_synonyms,
+    processor_config,
+)
 from conceptcaps.pipelines.steps import CAPTIONED
 from conceptcaps.seeding import row_identity
 
@@ -131,6 +136,18 @@ def test_an_adapter_of_the_run_must_be_fitted_first(tmp_path):
     assert find_adapter(config) == str(tmp_path / "lora" / "adapter")
     with pytest.raises(InputError, match="no adapter_config"):
         find_adapter(config_of(adapter=str(Path(tmp_path))))
+
+
+def test_the_taxonomys_canonical_table_says_what_counts_as_a_tag(tmp_path):
+    config = config_of().model_copy(update={"run_dir": str(tmp_path)})
+    assert find_synonyms(config) == {}
+    (tmp_path / "taxonomy").mkdir()
+    table = tmp_path / "taxonomy" / "synonyms.csv"
+    table.write_text("tag,count,canonical,apply\nman sings,4,male voice,yes\nmen sing,2,male voice,no\n")
+    assert find_synonyms(config) == {"male voice": ["man sings"]}
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"synonyms\.csv"):
+        find_synonyms(config)
 
 
 def test_a_gpu_engine_takes_its_gpus():
