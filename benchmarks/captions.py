@@ -5,7 +5,7 @@ decodes the same prompts on the same checkpoint with the same sampling settings,
 count the tokens of the captions that came out. The fit's peer takes the same steps on the same batches without Ray,
 checkpoints or bookkeeping.
 
-    python benchmarks/captions.py [--rows 1024] [--fit-rows 128] [--only fit|captions]
+    python benchmarks/captions.py [--rows 1024] [--fit-rows 128] [--only fit|captions|checks]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ import torch
 from machine import describe_machine
 
 from conceptcaps.assets.corpus import load_corpus, load_taxonomy
-from conceptcaps.assets.lm_quality import tag_sets
+from conceptcaps.assets.lm_quality import said, tag_sets
+from conceptcaps.captions.evaluate import tag_measures
 from conceptcaps.captions.lora import (
     Example,
     add_adapter,
@@ -37,10 +39,11 @@ from conceptcaps.captions.lora import (
 from conceptcaps.captions.prompts import PromptTemplate, prompt_ids
 from conceptcaps.captions.train import train_on_ray
 from conceptcaps.captions.vllm import EMBEDDED, load_tokenizer
-from conceptcaps.config import Config
+from conceptcaps.config import Config, load
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
+from conceptcaps.schema import reason_code
 from conceptcaps.seeding import derive, generator, row_identity
 
 RESULTS = Path(__file__).parent / "results" / "captions.json"
@@ -54,6 +57,34 @@ def spec_rows(count: int) -> list[dict]:
         said = vocabulary.columns([tag for group in tags.values() for tag in group])
         rows.append({"id": name, "seed": seed, "attempt": 0, **said})
     return rows
+
+
+def measure_checks(num_rows: int) -> dict[str, object]:
+    """The demo's captions, with its candidates, rounds and checks, on unseen tag sets: what is accepted and says all.
+
+    The checks decide what is accepted, so a second, stricter reader counts too: word for word, at word borders.
+    """
+    import pyarrow as pa
+    import ray.data
+
+    from conceptcaps.pipelines.captions import build_caption_processor
+    from conceptcaps.pipelines.steps import CAPTIONED
+
+    config = load(Path(__file__).parents[1] / "configs" / "demo.yaml", ["run_dir=none"])
+    asked = ray.data.from_arrow(pa.Table.from_pylist(spec_rows(num_rows), schema=CAPTIONED))
+    made = build_caption_processor(config)(asked.repartition(4)).take_all()
+    good = [row for row in made if row["status"] is None]
+    captions, tags = [row["caption"] for row in good], [row["aspect_list"] for row in good]
+    strict = [all(said(tag, caption) for tag in row) for caption, row in zip(captions, tags, strict=True)]
+    return {
+        "rows": num_rows,
+        "candidates": config.captions.candidates,
+        "rounds": config.captions.rounds,
+        "accepted": len(good),
+        "reasons": dict(Counter(reason_code(row["reason"]) for row in made if row["reason"])),
+        "complete_word_for_word": sum(strict) / max(1, len(strict)),
+        **tag_measures(captions, tags, load_taxonomy().tags),
+    }
 
 
 def serving() -> Config:
@@ -186,16 +217,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1024, help="rows to caption")
     parser.add_argument("--fit-rows", type=int, default=128, help="pairs to fit on")
-    parser.add_argument("--only", choices=("fit", "captions"), help="one half; the other's results are kept")
+    parser.add_argument("--only", choices=("fit", "captions", "checks"), help="one part; the others' results are kept")
     arguments = parser.parse_args()
     result: dict = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if arguments.only != "captions":
+    wanted = (arguments.only,) if arguments.only else ("fit", "captions", "checks")
+    if "fit" in wanted:
         result["fit"] = {"machine": describe_machine(), **measure_fit(arguments.fit_rows)}
-    if arguments.only != "fit":
+    if "captions" in wanted or "checks" in wanted:
         connect(RayConfig(num_cpus=2, object_store_mb=300), quiet=True)
+    if "captions" in wanted:
         stage, peer = measure_vllm(arguments.rows), measure_generate(arguments.rows)
         result["captions"] = {"machine": describe_machine(), "vllm_stage": stage, "generate": peer}
         result["captions"]["ratio"] = stage["tokens_per_s"] / peer["tokens_per_s"]
+    if "checks" in wanted:
+        result["checks"] = {"machine": describe_machine(), **measure_checks(arguments.rows)}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -49,9 +49,14 @@ class AskPreprocess:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         question = Question(**json.loads(row["question"]))
-        settings = {"temperature": self.config.temperature, "top_p": self.config.top_p}
+        settings: dict[str, Any] = {"temperature": self.config.temperature, "top_p": self.config.top_p}
         settings |= {"max_tokens": self.config.max_tokens, "seed": question.seed % 2**31}
-        request = {"row": str(row["index"]), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
+        request: dict[str, Any] = {
+            "row": str(row["index"]),
+            "tokenized_prompt": [],
+            "sampling_params": settings,
+            ERROR_COLUMN: "",
+        }
         if self.adapter:
             # The engine serves the bare model under the name that it was loaded by.
             request["model"] = self.adapter if question.adapted else self.source

@@ -28,7 +28,8 @@ def generate(
     tokenizer = load_tokenizer(model_source(served), served.revision, served.trust_remote_code)
     template = PromptTemplate.load(config.prompt)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    sampling = {"do_sample": config.temperature > 0, "max_new_tokens": config.max_tokens, "pad_token_id": pad}
+    sampling: dict[str, Any] = {"do_sample": config.temperature > 0, "max_new_tokens": config.max_tokens}
+    sampling["pad_token_id"] = pad
     if config.temperature > 0:
         sampling |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
     asked = [prompt_ids(tokenizer, template.messages(row)) for row in rows]

@@ -46,10 +46,9 @@ def run_captions_eval(config: Config, run: RunDir, ask: Ask | None = None) -> di
     Raises:
         InputError: no pairs to measure on, or a model, prompt or rubric that cannot be used.
     """
-    if ask is None:
-        from conceptcaps.pipelines.asking import ask_vllm as ask
+    asking = ask or _ask_vllm
     rows = held_out_rows(config, run)
-    captions, absent = written(config, run, rows, ask)
+    captions, absent = written(config, run, rows, asking)
     vocabulary = vocabulary_of(run, rows)
     measured: dict[str, Measured] = {}
     tags = {name: [row_tags(row) for row in rows] for name in captions}
@@ -80,12 +79,18 @@ def run_captions_eval(config: Config, run: RunDir, ask: Ask | None = None) -> di
         "values": {name: found.values for name, found in measured.items()},
         "missing": {name: found.missing for name, found in measured.items()},
         "absent": absent,
-        "judge": judged(config, captions, tags, ask),
+        "judge": judged(config, captions, tags, asking),
     }
     run.write_json(result, *RESULTS)
     run.write_bytes(table_of(result).encode(), *TABLE)
     run.write_json({name: captions[name] for name in captions}, "captions", "evaluated.json")
     return result
+
+
+def _ask_vllm(config: Config, adapter: str | None, questions: Sequence[Question]) -> list[Answer]:
+    from conceptcaps.pipelines.asking import ask_vllm
+
+    return ask_vllm(config, adapter, questions)
 
 
 def held_out_rows(config: Config, run: RunDir) -> list[Row]:
@@ -106,7 +111,8 @@ def written(config: Config, run: RunDir, rows: list[Row], ask: Ask) -> tuple[dic
     if config.captions.engine != "vllm":
         why = f"captions.engine is {config.captions.engine!r}"
         return captions, dict.fromkeys((systems.FINE_TUNED, systems.BASE, systems.ZERO_SHOT), why)
-    adapter, absent = adapter_of(config, run), {}
+    adapter = adapter_of(config, run)
+    absent: dict[str, str] = {}
     prompt = PromptTemplate.load(config.captions.prompt)
     prompts = {systems.BASE: prompt, systems.ZERO_SHOT: systems.zero_shot_prompt(config.evaluation.zero_shot_prompt)}
     if adapter:
