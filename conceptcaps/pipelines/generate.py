@@ -176,7 +176,11 @@ def _write_rejected(run: RunDir, attempt: int, distance: int | None) -> int:
         return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
     tables = [t.filter(pa.compute.equal(t["status"], schema.REJECTED)) for t in shards.latest(run, CAPTIONED.names)]
     tables.append(near_duplicates(run, distance).select(CAPTIONED.names))
-    rejected = without_bad_captions(pa.concat_tables(tables)).drop_columns(["status", "reason"]).sort_by("id")
+    rejected = (
+        without_bad_captions(pa.concat_tables(tables, promote_options="default"))
+        .drop_columns(["status", "reason"])
+        .sort_by("id")
+    )
     if len(rejected):
         sink = pa.BufferOutputStream()
         pq.write_table(rejected, sink)

@@ -15,7 +15,7 @@ PAIRS = [
     {"genre_aspects": [genre], "mood_aspects": [mood], "caption": f"It is {mood} {genre}{' and more' * (i % 5)}."}
     for i, (genre, mood) in enumerate((g, m) for g in ("rock", "pop", "jazz", "folk") for m in ("sad", "calm", "warm"))
 ]
-EPOCHS = 8
+EPOCHS = 16
 
 
 def config(workers: int) -> LoraConfig:

@@ -93,7 +93,7 @@ def test_without_models_and_without_a_served_engine_the_rest_goes_on(tmp_path, p
     assert set(missing) == {"perplexity", "bert_score", "mauve"}
     assert "evaluation.language_model" in missing["perplexity"]
     assert result["values"]["grammar"]["bleu"] > 0
-    assert "| bert_score | - |" in table_of(result).replace("| - | - |", "| - |")
+    assert "| bert_score | - | - |" in table_of(result)
 
 
 def test_an_adapter_that_is_not_there_is_said(tmp_path, pairs):
