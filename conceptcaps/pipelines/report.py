@@ -14,6 +14,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.pipelines.specs import MODEL, read_matrix
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections
+from conceptcaps.report.captions import caption_systems
 from conceptcaps.report.page import add_media, render
 from conceptcaps.report.sections import Latents, Section
 from conceptcaps.report.tcav import Cells, cells_of
@@ -58,6 +59,7 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         sections.latent_space(latents(run), read.read_optional(run, "vae", "metrics.json")),
         sections.comparison(read.read_table(run, "comparison", "figures.parquet")),
         sections.captions(gathered),
+        caption_systems(read.read_optional(run, "captions", "evaluation.json")),
         sections.alignment(gathered, calibration, absolute),
         sections.artefact(
             "audio",
