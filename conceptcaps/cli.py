@@ -241,6 +241,22 @@ def plan(
         typer.echo(f"{label}: {text}")
 
 
+@app.command("captions-eval")
+def captions_eval(
+    config_file: ConfigFile = None, run_dir: RunDirectory = None, overrides: Overrides = None, quiet: Quiet = False
+) -> None:
+    """Fine-tuned, base and zero-shot model, grammar and human captions side by side on the run's held-out rows."""
+    from conceptcaps.pipelines.captions_eval import RESULTS, run_captions_eval, table_of
+    from conceptcaps.runtime import connect
+
+    config = resolve(config_file, run_dir, overrides)
+    made = RunDir(config.run_dir or f"runs/{config.name}")
+    set_up_logging(quiet)
+    connect(config.ray, quiet)
+    typer.echo(table_of(run_captions_eval(config, made)))
+    typer.echo(f"results: {made.uri(*RESULTS)}")
+
+
 @app.command()
 def push(
     run_dir: Annotated[str, typer.Argument(help="The run directory.")],

@@ -65,12 +65,25 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
             if config.object_store_mb:
                 settings["object_store_memory"] = config.object_store_mb * 2**20
         try:
-            ray.init(**settings)
+            _start(settings)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"key 'ray.address' ({address})", f"no cluster answers ({error})", "Start one, or set it to null"
             ) from error
     _quieten(quiet)
+
+
+def _start(settings: dict[str, Any], tries: int = 3) -> None:
+    """ray.init, again where a local node was too slow: Ray gives its agents 15 s, which a busy machine may not."""
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            logger.warning("the local Ray node did not start in time; trying again")
+            ray.shutdown()
 
 
 def _quieten(quiet: bool) -> None:

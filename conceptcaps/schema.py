@@ -29,6 +29,14 @@ SPECS = pa.schema([pa.field("id", pa.string(), nullable=False), *_ASPECTS, *_IDE
 `pair_id` joins the two rows of a counterfactual pair; null elsewhere.
 """
 
+CAPTION_CHECKS = [
+    pa.field("caption_words", pa.int32()),
+    pa.field("tag_coverage", pa.float32()),  # share of the tags that the caption says, in [0, 1]
+    pa.field("contradicted", _TAGS),  # tags that it denies
+    pa.field("caption_hash", pa.int64()),  # SimHash: near-duplicates differ in few bits
+]
+"""What the checks measured on a caption; null where there is none."""
+
 SHARD = pa.schema(
     [
         # The published dataset's columns come first, with its names and types.
@@ -48,6 +56,7 @@ SHARD = pa.schema(
         pa.field("verified_aspects", _TAGS),  # tags that the audio carries; null where they were not verified
         pa.field("aspect_margins", pa.list_(pa.float32())),  # of each of aspect_list, standard deviations
         pa.field("audio_embedding", pa.list_(pa.float32())),  # of the clip that was kept, unit length
+        *CAPTION_CHECKS,
     ]
 )
 """What was made. Every spec ends as one row of the latest attempt, whatever its status."""

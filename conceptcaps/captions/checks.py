@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from conceptcaps.captions.grammar import is_absence
@@ -68,10 +68,14 @@ def judge(caption: str, tags: Sequence[str], config: ChecksConfig, synonyms: Syn
         config: which checks fail a caption.
         synonyms: tag -> other ways to say it.
     """
+    verdict = assess(caption, tags, synonyms)
+    return replace(verdict, problem=_problem(caption, verdict, config))
+
+
+def assess(caption: str, tags: Sequence[str], synonyms: Synonyms | None = None) -> Verdict:
+    """What the caption says and denies of the tags, without a judgement."""
     missing = tuple(tag for tag in tags if not is_said(caption, tag, (synonyms or {}).get(tag, ())))
-    denied = contradicted(caption, tags)
-    verdict = Verdict(missing, denied, None, len(tags))
-    return Verdict(missing, denied, _problem(caption, verdict, config), len(tags))
+    return Verdict(missing, contradicted(caption, tags), None, len(tags))
 
 
 def _problem(caption: str, verdict: Verdict, config: ChecksConfig) -> tuple[str, str] | None:

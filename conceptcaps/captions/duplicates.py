@@ -9,13 +9,33 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from conceptcaps.captions.checks import stems
+from conceptcaps.captions.checks import Verdict, assess, stems
 
 BITS = 64
 _SHINGLE = 2
+
+
+def caption_checks(caption: str, tags: Sequence[str], verdict: Verdict | None = None) -> dict[str, Any]:
+    """The columns `schema.CAPTION_CHECKS` of a row; none for an empty caption.
+
+    Args:
+        caption: cleaned.
+        tags: of the row.
+        verdict: of the checks, where they have been made.
+    """
+    if not caption:
+        return {}
+    found = verdict or assess(caption, tags)
+    return {
+        "caption_words": len(caption.split()),
+        "tag_coverage": found.coverage,
+        "contradicted": list(found.contradicted),
+        "caption_hash": simhash(caption),
+    }
 
 
 def simhash(text: str) -> int:

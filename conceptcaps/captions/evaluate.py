@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from conceptcaps.captions.checks import Synonyms, contradicted, is_said
+from conceptcaps.captions.checks import Synonyms, contradicted, is_said, judge
+from conceptcaps.config.captions import ChecksConfig
+from conceptcaps.config.evaluation import EvaluationConfig
 from conceptcaps.errors import InputError
 from conceptcaps.metrics import text
 
@@ -57,58 +59,26 @@ def _precision(
     return right / (right + wrong) if right + wrong else None
 
 
-def variety_measures(captions: Sequence[str], seed: int = 0) -> Measures:
-    """Distinct-1 and -2, self-BLEU, size of the vocabulary, and words per caption."""
-    sizes = text.lengths(captions)
-    return {
-        "distinct_1": text.distinct(captions, 1),
-        "distinct_2": text.distinct(captions, 2),
-        "self_bleu": _or_none("self_bleu", lambda: text.self_bleu(captions, seed=seed)),
-        "vocabulary": float(text.vocabulary_size(captions)),
-        "mean_words": float(sizes.mean()),
-        "in_20_to_80_words": float(((sizes >= 20) & (sizes <= 80)).mean()),
-    }
+@dataclass
+class Measured:
+    """What could be measured of one system's captions.
 
-
-def reference_measures(captions: Sequence[str], references: Sequence[str]) -> Measures:
-    """BLEU, ROUGE-L and METEOR against one human caption each; None where its package is not installed."""
-    return {
-        name: _or_none(name, lambda metric=metric: metric(captions, references))  # type: ignore[misc]
-        for name, metric in (("bleu", text.bleu), ("rouge_l", text.rouge_l), ("meteor", text.meteor))
-    }
-
-
-def perplexity(texts: Sequence[str], source: str, batch_size: int = 16) -> float:
-    """exp of the mean nats per token under a causal LM, every text from its beginning; lower is more usual.
-
-    Args:
-        texts: to score.
-        source: local path or hub id of the LM.
-        batch_size: texts per forward pass.
-
-    Raises:
-        InputError: no model there.
+    Attributes:
+        values: metric -> number; None where it could not be had or does not apply.
+        missing: metric -> why it could not be had.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from conceptcaps.captions.lora import Example, answer_loss, collate
+    values: Measures = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(f"language model {source}", f"cannot be loaded ({error})", "Give a local path") from error
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    longest = model.config.max_position_embeddings
-    examples = [Example([begin, *tokenizer(t, add_special_tokens=False)["input_ids"]][:longest], 1) for t in texts]
-    examples.sort(key=lambda e: len(e.ids))
-    with torch.no_grad():
-        total = sum(
-            float(answer_loss(model, collate(examples[i : i + batch_size], begin)))
-            for i in range(0, len(examples), batch_size)
-        )
-    return math.exp(total / sum(e.num_answer for e in examples))
+    def add(self, name: str, metric: Callable[[], float | None]) -> None:
+        """Take a metric, or note why there is none: a missing package or model costs its own metric only."""
+        try:
+            value = metric()
+            self.values[name] = value if value is None or math.isfinite(value) else None
+        except InputError as error:
+            logger.warning("%s is left out: %s", name, error)
+            self.values[name], self.missing[name] = None, str(error)
 
 
 def measure(
@@ -116,20 +86,65 @@ def measure(
     tags: Sequence[Sequence[str]],
     references: Sequence[str] | None = None,
     vocabulary: Sequence[str] = (),
-    language_model: str | None = None,
-) -> dict[str, Any]:
-    """All measures of one system's captions; a metric that cannot be had is None and the log says why."""
-    found: Measures = tag_measures(captions, tags, vocabulary) | variety_measures(captions)
+    settings: EvaluationConfig | None = None,
+    checks: ChecksConfig | None = None,
+    synonyms: Synonyms | None = None,
+    seed: int = 0,
+) -> Measured:
+    """All measures of one system's captions.
+
+    Args:
+        captions: (num_captions,).
+        tags: of each caption's row.
+        references: a human caption for each; None for the human captions themselves.
+        vocabulary: all tags, for the precision.
+        settings: which models there are.
+        checks: of the run, for the share of captions that pass them.
+        synonyms: tag -> other ways to say it.
+        seed: of what is drawn.
+    """
+    chosen = settings or EvaluationConfig()
+    found = Measured(tag_measures(captions, tags, vocabulary, synonyms))
+    if checks is not None:
+        passed = [
+            judge(caption, row, checks, synonyms).problem is None for caption, row in zip(captions, tags, strict=True)
+        ]
+        found.values["passes_checks"] = float(np.mean(passed))
+    sizes = text.lengths(captions)
+    found.values |= {
+        "distinct_1": text.distinct(captions, 1),
+        "distinct_2": text.distinct(captions, 2),
+        "vocabulary": float(text.vocabulary_size(captions)),
+        "mean_words": float(sizes.mean()),
+        "in_20_to_80_words": float(((sizes >= 20) & (sizes <= 80)).mean()),
+    }
+    found.add("self_bleu", lambda: text.self_bleu(captions, seed=seed))
     if references is not None:
-        found |= reference_measures(captions, references)
-    if language_model:
-        found["perplexity"] = _or_none("perplexity", lambda: perplexity(captions, language_model))
+        found.add("bleu", lambda: text.bleu(captions, references))
+        found.add("rouge_l", lambda: text.rouge_l(captions, references))
+        found.add("meteor", lambda: text.meteor(captions, references))
+    _add_model_metrics(found, captions, references, chosen, seed)
     return found
 
 
-def _or_none(name: str, metric: Callable[[], float]) -> float | None:
-    try:
-        return metric()
-    except InputError as error:
-        logger.warning("%s is left out: %s", name, error)
-        return None
+def _add_model_metrics(
+    found: Measured,
+    captions: Sequence[str],
+    references: Sequence[str] | None,
+    settings: EvaluationConfig,
+    seed: int,
+) -> None:
+    from conceptcaps.captions import model_metrics as models
+
+    def of(key: str, value: str | None) -> str:
+        if value is None:
+            raise InputError(f"key 'evaluation.{key}'", "names no model", "Give a local path")
+        return value
+
+    found.add("perplexity", lambda: models.perplexity(captions, of("language_model", settings.language_model)))
+    if references is not None:
+        encoder, layer = settings.bert_model, settings.bert_layer
+        found.add("bert_score", lambda: models.bert_score(captions, references, of("bert_model", encoder), layer))
+        found.add(
+            "mauve", lambda: models.mauve(captions, references, of("feature_model", settings.feature_model), seed)
+        )

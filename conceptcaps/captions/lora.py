@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conceptcaps.captions.checks import is_said
 from conceptcaps.captions.prompts import PromptTemplate, dialogue_ids
 from conceptcaps.config.lora import LoraConfig
 from conceptcaps.errors import InputError
@@ -90,6 +91,25 @@ def split_pairs(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[R
     order = generator(seed, "lora", "split").permutation(len(captions))
     held = {captions[i] for i in order[: min(max(1, round(fraction * len(captions))), len(captions) - 1)]}
     return [r for r in rows if r["caption"] not in held], [r for r in rows if r["caption"] in held]
+
+
+def row_tags(row: Row) -> list[str]:
+    """All tags of a pair, in the order of the categories."""
+    return [tag for c in CATEGORIES for tag in row.get(aspects_column(c)) or ()]
+
+
+def with_said_tags(rows: Iterable[Row]) -> list[Row]:
+    """The pairs with the tags that their captions say; pairs that say none are left out.
+
+    A model fitted on them learns that what it is asked for is said: human captions leave out many of their tags.
+    """
+    found = []
+    for row in rows:
+        said = {aspects_column(c): [t for t in row.get(aspects_column(c)) or () if is_said(row["caption"], t)]
+                for c in CATEGORIES}  # fmt: skip
+        if any(said.values()):
+            found.append(row | said | {"aspect_list": [tag for tags in said.values() for tag in tags]})
+    return found
 
 
 def encode_pairs(
@@ -249,3 +269,9 @@ def save_adapter(model: Any, folder: Path, provenance: dict[str, Any]) -> None:
     """The adapter as PEFT and vLLM read it, beside a file that says what made it."""
     model.save_pretrained(folder)
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The model with the adapter merged into its weights, as any loader of checkpoints reads it."""
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -29,8 +29,10 @@ from conceptcaps.captions.lora import (
     load_base,
     order_steps,
     save_adapter,
+    save_merged,
     set_adapter_state,
     trainable,
+    with_said_tags,
 )
 from conceptcaps.captions.prompts import PromptTemplate
 from conceptcaps.captions.vllm import load_tokenizer, model_source
@@ -43,7 +45,7 @@ from conceptcaps.seeding import derive, generator
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, ADAPTER = ("lora", "checkpoint.pt"), ("lora", "adapter")
+CHECKPOINT, ADAPTER, MERGED = ("lora", "checkpoint.pt"), ("lora", "adapter"), ("lora", "merged")
 
 
 @dataclass
@@ -230,6 +232,8 @@ def train_on_ray(
     Returns:
         `history`, `steps`, `base_loss`, `best_loss` (nats per answer token), `counts`.
     """
+    if config.said_tags_only:
+        train, validation = with_said_tags(train), with_said_tags(validation)
     settings = {
         "train": train,
         "validation": validation,
@@ -287,7 +291,9 @@ def _train_loop(settings: dict[str, Any]) -> None:
     fit(state, train, validation, config, seed, pad, on_epoch)
     if rank == 0:
         _save(run, state, identity, facts)
-        _export(state.model, run, settings["provenance"])
+        _write_folder(run, ADAPTER, lambda folder: save_adapter(state.model, folder, settings["provenance"]))
+        if config.save_merged:
+            _write_folder(run, MERGED, lambda folder: save_merged(state.model, tokenizer, folder))
 
 
 def _saved(run: RunDir, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -304,9 +310,10 @@ def _save(run: RunDir, state: Fit, identity: dict[str, Any], facts: dict[str, An
     run.write_bytes(buffer.getvalue(), *CHECKPOINT)
 
 
-def _export(model: Any, run: RunDir, provenance: dict[str, Any]) -> None:
+def _write_folder(run: RunDir, parts: tuple[str, ...], save: Callable[[Path], None]) -> None:
+    """What `save` leaves in a local folder, below the run's `parts`."""
     with tempfile.TemporaryDirectory() as folder:
-        save_adapter(model, Path(folder), provenance)
+        save(Path(folder))
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
-                run.write_bytes(path.read_bytes(), *ADAPTER, *path.relative_to(folder).parts)
+                run.write_bytes(path.read_bytes(), *parts, *path.relative_to(folder).parts)

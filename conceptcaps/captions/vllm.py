@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from conceptcaps.captions.checks import Verdict, judge
+from conceptcaps.captions.checks import Synonyms, Verdict, judge
+from conceptcaps.captions.duplicates import caption_checks
 from conceptcaps.captions.pairs import complete
 from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
 from conceptcaps.config.captions import CaptionsConfig, VllmConfig
 from conceptcaps.errors import InputError, describe
 from conceptcaps.pairs import skeleton
-from conceptcaps.schema import FAILED, reason
+from conceptcaps.schema import FAILED, REJECTED, reason
 from conceptcaps.seeding import derive
 
 Device = Literal["cpu", "gpu"]
@@ -25,7 +26,7 @@ EMBEDDED = str(Path(__file__).parents[1] / "assets" / "lm")
 
 ERROR_COLUMN = "__inference_error__"
 ENDED = "ended before"
-"""In the error column: the row was ended by an earlier step and wants no caption."""
+"""In the error column: the row was ended, or captioned, by an earlier step and wants no caption."""
 MIN_ROOM = 8
 """Tokens that a prompt must leave for the caption."""
 
@@ -116,8 +117,8 @@ class Preprocess:
         request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
         if self.adapter:
             request["model"] = self.adapter
-        if plain.get("status") is not None:
-            # A row with an error bypasses the engine: what an earlier step has ended costs nothing here.
+        if plain.get("status") is not None or plain.get("caption"):
+            # A row with an error bypasses the engine: what has ended, or keeps its caption, costs nothing here.
             return request | {ERROR_COLUMN: ENDED}
         try:
             request["tokenized_prompt"] = self._prompt(plain)
@@ -178,10 +179,11 @@ def load_tokenizer(source: str, revision: str | None = None, trust_remote_code: 
     return tokenizer
 
 
-def postprocess(reply: Row, config: CaptionsConfig) -> Row:
-    """The engine's reply to the row as it came, with `caption`, or `status` failed and the `reason`.
+def postprocess(reply: Row, config: CaptionsConfig, synonyms: Synonyms | None = None) -> Row:
+    """The engine's reply to the row as it came, with `caption`, or a `status` and the `reason`.
 
-    A caption that fails a check stays beside its reason, for a researcher to read.
+    A row that got no reply has failed. One whose best caption fails a check is rejected, and the caption stays beside
+    the reason, for a researcher to read.
     """
     row: Row = json.loads(reply["row"])
     error = reply.get(ERROR_COLUMN)
@@ -189,16 +191,17 @@ def postprocess(reply: Row, config: CaptionsConfig) -> Row:
         return row
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
-    caption, verdict = judge_reply(reply["generated_text"], row, config)
+    caption, verdict = judge_reply(reply["generated_text"], row, config, synonyms)
+    row |= {"caption": caption or None} | caption_checks(caption, row["aspect_list"] or (), verdict)
     if verdict.problem:
-        return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", *verdict.problem)}
+        return row | {"status": REJECTED, "reason": reason("captions", *verdict.problem)}
     return row | {"caption": complete(caption, row)}
 
 
-def judge_reply(raw: str, row: Row, config: CaptionsConfig) -> tuple[str, Verdict]:
+def judge_reply(raw: str, row: Row, config: CaptionsConfig, synonyms: Synonyms | None = None) -> tuple[str, Verdict]:
     """A reply, cleaned, and what the checks say of it; of a pair's row, as the caption that both rows share."""
     caption = clean_reply(raw)
-    verdict = judge(caption, skeleton(row)["aspect_list"] or [], config.checks)
+    verdict = judge(caption, skeleton(row)["aspect_list"] or [], config.checks, synonyms)
     code = refuse(caption, raw)
     return caption, replace(verdict, problem=(code, "")) if code else verdict
 

@@ -27,7 +27,7 @@ class VllmConfig(Section):
 
 
 class ChecksConfig(Section):
-    """What a served caption must pass; a row with no caption that does is failed, with the reason."""
+    """What a served caption must pass; a row with no caption that does is rejected, with the reason."""
 
     min_coverage: float = Field(
         0.0, description="Least share of the row's tags that the caption must say; 1: all of them", ge=0, le=1
@@ -36,6 +36,12 @@ class ChecksConfig(Section):
     min_words: int = Field(20, description="Fewest words", ge=1)
     max_words: int = Field(80, description="Most words", ge=5)
     names: bool = Field(True, description="Refuse captions that name an artist")
+    near_duplicates: int | None = Field(
+        None,
+        description="Most bits in which SimHashes of near-duplicates differ, which are refused; null: no check",
+        ge=0,
+        le=15,
+    )
     language: bool = Field(True, description="Refuse captions that are not English")
 
 

@@ -15,6 +15,9 @@ class LoraConfig(Section):
     data: str | None = Field(
         None, description="CSV or Parquet with `caption` and the tags of each category; null: the run's annotated rows"
     )
+    said_tags_only: bool = Field(
+        False, description="Ask in each pair for the tags that its caption says, so that the model learns to say all"
+    )
     r: int = Field(16, description="Rank of the update", ge=1)
     alpha: int = Field(32, description="Scale of the update: alpha / r", ge=1)
     dropout: float = Field(0.05, description="Dropout before the update", ge=0, lt=1)
@@ -38,10 +41,18 @@ class LoraConfig(Section):
     length_grouping: bool = Field(True, description="Batches of pairs of like length, so that padding costs little")
     validation_fraction: float = Field(0.1, description="Pairs kept for early stopping and perplexity", gt=0, lt=0.5)
     patience: int = Field(2, description="Epochs without a better validation loss before stopping", ge=1)
+    save_merged: bool = speed_key(
+        False, "Also write the model with the adapter merged into its weights, lora/merged, to serve without LoRA"
+    )
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = speed_key(
+        (), "Where the curves go beside TensorBoard files and a figure; extra `trackers`"
+    )
     resources: Resources = Field(Resources(), description="Ray Train workers")
 
     @model_validator(mode="after")
     def _quantised_on_a_gpu(self) -> LoraConfig:
         if self.quantisation != "none" and not self.resources.num_gpus:
             raise ValueError("quantisation 'nf4' needs resources.num_gpus of 1 or more")
+        if self.quantisation != "none" and self.save_merged:
+            raise ValueError("save_merged wants weights that are not quantised")
         return self

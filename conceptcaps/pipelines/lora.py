@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from conceptcaps.captions import train
 from conceptcaps.captions.lora import read_pairs, split_pairs
+from conceptcaps.captions.tracking import check_installed, track
 from conceptcaps.captions.vllm import model_source
 from conceptcaps.config import Config, output_settings
 from conceptcaps.errors import InputError
@@ -35,8 +36,10 @@ def run_lora(config: Config, run: RunDir) -> dict[str, Any]:
         "code": code_version(),
         "packages": package_versions(),
     }
+    check_installed(config.lora.trackers)
     made = train.train_on_ray(fitting, held, config.lora, config.captions, run, config.seed, provenance)
     write_curves(made, run)
+    track(config.lora.trackers, config.name, provenance["settings"], made)
     train.forget_checkpoint(run)
     return {
         "counts": {**made["counts"], "epochs": len(made["history"])},

@@ -15,6 +15,7 @@ from conceptcaps.provenance import models
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections
 from conceptcaps.report.audio import quality
+from conceptcaps.report.captions import caption_systems
 from conceptcaps.report.page import add_media, render
 from conceptcaps.report.sections import Latents, Section
 from conceptcaps.report.tcav import Cells, cells_of
@@ -59,6 +60,7 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         sections.latent_space(latents(run), read.read_optional(run, "vae", "metrics.json")),
         sections.comparison(read.read_table(run, "comparison", "figures.parquet")),
         sections.captions(gathered),
+        caption_systems(read.read_optional(run, "captions", "evaluation.json")),
         sections.alignment(gathered, calibration, absolute),
         quality(
             read.read_optional(run, "quality", "results.json"), read.read_table(run, "quality", "concepts.parquet")

@@ -19,6 +19,7 @@ from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.audio import make_synthesiser
 from conceptcaps.audio.checks import Measures, problem
 from conceptcaps.captions import make_captioner
+from conceptcaps.captions.duplicates import caption_checks
 from conceptcaps.captions.pairs import complete
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.audio import AudioConfig
@@ -34,6 +35,7 @@ CAPTIONED = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("status", pa.string()),
         pa.field("reason", pa.string()),
+        *schema.CAPTION_CHECKS,
     ]
 )
 SYNTHESISED = pa.schema(
@@ -76,8 +78,10 @@ class Caption:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, caption in answers(self._caption, pending(rows), "captions"):
-            row["caption"] = complete(caption, row)
+        uncaptioned = [row for row in pending(rows) if row["caption"] is None]
+        for row, caption in answers(self._caption, uncaptioned, "captions"):
+            whole = complete(caption, row)
+            row |= {"caption": whole} | caption_checks(whole, row["aspect_list"] or ())
         return table_of(rows, CAPTIONED)
 
     def _caption(self, rows: list[Row]) -> list[str]:

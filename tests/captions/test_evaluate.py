@@ -7,7 +7,10 @@ import pytest
 
 from conceptcaps.assets.corpus import load_corpus, load_taxonomy
 from conceptcaps.captions import evaluate
+from conceptcaps.captions.model_metrics import mauve, perplexity
 from conceptcaps.captions.vllm import EMBEDDED
+from conceptcaps.config.evaluation import EvaluationConfig
+from conceptcaps.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def test_the_corpus_agrees_with_its_tags_and_not_with_others(corpus):
 
 def test_measures_of_a_system_stand_side_by_side(corpus):
     captions, tags = corpus
-    made = evaluate.measure(captions, tags, references=captions, vocabulary=load_taxonomy().tags)
+    made = evaluate.measure(captions, tags, references=captions, vocabulary=load_taxonomy().tags).values
     assert made["bleu"] == pytest.approx(1)
     assert made["in_20_to_80_words"] == 1
     assert 0 < made["distinct_1"] < made["distinct_2"] < 1
@@ -40,13 +43,24 @@ def test_measures_of_a_system_stand_side_by_side(corpus):
 def test_text_that_the_model_knows_is_less_perplexing(corpus):
     captions, _ = corpus
     scrambled = [" ".join(reversed(caption.split())) for caption in captions[:10]]
-    assert evaluate.perplexity(captions[:10], EMBEDDED) < 0.2 * evaluate.perplexity(scrambled, EMBEDDED)
+    assert perplexity(captions[:10], EMBEDDED) < 0.2 * perplexity(scrambled, EMBEDDED)
 
 
 def test_a_metric_without_its_model_is_left_out_and_the_rest_goes_on(corpus, tmp_path, caplog):
     captions, tags = corpus
+    settings = EvaluationConfig(language_model=str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        made = evaluate.measure(captions[:4], tags[:4], language_model=str(tmp_path))
-    assert made["perplexity"] is None
-    assert made["coverage"] == 1
+        made = evaluate.measure(captions[:4], tags[:4], settings=settings)
+    assert made.values["perplexity"] is None
+    assert str(tmp_path) in made.missing["perplexity"]
+    assert made.values["coverage"] == 1
     assert "perplexity is left out" in caplog.text
+
+
+def test_mauve_tells_captions_from_other_text(corpus):
+    captions, _ = corpus
+    scrambled = [" ".join(reversed(caption.split())) for caption in captions[30:]]
+    alike, unlike = mauve(captions[:30], captions[30:], EMBEDDED), mauve(scrambled, captions[:30], EMBEDDED)
+    assert unlike < alike <= 1
+    with pytest.raises(InputError, match="20 texts"):
+        mauve(captions[:5], captions, EMBEDDED)

@@ -65,6 +65,16 @@ def test_padding_does_not_change_a_loss(tokenizer, examples, base):
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
 
 
+def test_pairs_can_ask_for_what_their_captions_say():
+    rows = [
+        {"genre_aspects": ["rock"], "mood_aspects": ["sad", "calm"], "caption": "A calm rock song."},
+        {"genre_aspects": ["pop"], "tempo_aspects": None, "caption": "Nothing of that."},
+    ]
+    (kept,) = lora.with_said_tags(rows)
+    assert (kept["genre_aspects"], kept["mood_aspects"], kept["tempo_aspects"]) == (["rock"], ["calm"], [])
+    assert kept["aspect_list"] == lora.row_tags(kept) == ["rock", "calm"]
+
+
 def test_answers_cut_and_lost_are_counted(tokenizer):
     template = PromptTemplate.load(None)
     size = len(prompt_ids(tokenizer, template.messages(ROWS[0])))
@@ -179,7 +189,7 @@ def test_the_stage_loop_writes_an_adapter_that_peft_reads(tmp_path):
     from transformers import AutoModelForCausalLM
 
     run = RunDir(tmp_path)
-    config = CONFIG.model_copy(update={"epochs": 1, "patience": 1})
+    config = CONFIG.model_copy(update={"epochs": 1, "patience": 1, "save_merged": True})
     made = train_on_ray(ROWS[:8], ROWS[8:], config, CaptionsConfig(engine="vllm"), run, 0, {"why": "test"})
     assert made["best_loss"] < made["base_loss"]
     assert made["counts"]["train"] == {"pairs": 8, "answers_cut": 0, "answers_lost": 0}
@@ -190,5 +200,8 @@ def test_the_stage_loop_writes_an_adapter_that_peft_reads(tmp_path):
     tokenizer = load_tokenizer(EMBEDDED)
     held, _ = lora.encode_pairs(tokenizer, PromptTemplate.load(None), ROWS[8:], config.max_length)
     assert mean_loss(served, held, 4, tokenizer.pad_token_id) == pytest.approx(made["best_loss"], rel=1e-4)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "lora" / "merged", dtype=torch.float32)
+    assert mean_loss(merged, held, 4, tokenizer.pad_token_id) == pytest.approx(made["best_loss"], rel=1e-3)
+    assert load_tokenizer(str(tmp_path / "lora" / "merged")).chat_template
     again = train_on_ray(ROWS[:8], ROWS[8:], config, CaptionsConfig(engine="vllm"), run, 0, {"why": "test"})
     assert again["steps"] == made["steps"]

@@ -136,3 +136,10 @@ def test_replies_that_are_no_captions_have_a_reason(reply, code):
 def test_the_prompts_in_configs_can_be_used(path):
     user = PromptTemplate.load(str(path)).messages(ROW)[-1]["content"]
     assert "mood: happy, bright" in user
+
+
+@pytest.mark.parametrize("name", ["default", "zero-shot", "judge"])
+def test_the_prompts_in_configs_are_the_packaged_ones(name):
+    root = Path(__file__).resolve().parents[2]
+    packaged = root / "conceptcaps" / "assets" / "prompts" / f"{name}.yaml"
+    assert (root / "configs" / "prompts" / f"{name}.yaml").read_text() == packaged.read_text()

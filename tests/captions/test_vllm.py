@@ -64,9 +64,16 @@ def test_an_engine_error_fails_the_row(preprocess):
     assert row.get("caption") is None
 
 
-def test_a_reply_that_is_no_caption_fails_the_row_with_its_reason(preprocess):
+def test_a_reply_that_is_no_caption_rejects_the_row_with_its_reason(preprocess):
     row = vllm.postprocess(preprocess(ROW) | {"generated_text": "", "__inference_error__": ""}, CONFIG)
-    assert (row["status"], row["reason"]) == ("failed", "captions.empty")
+    assert (row["status"], row["reason"]) == ("rejected", "captions.empty")
+
+
+def test_a_row_that_keeps_its_caption_bypasses_the_engine(preprocess):
+    kept = ROW | {"caption": "As it was.", "attempt": 1, "caption_words": 3}
+    request = preprocess(kept)
+    assert request["__inference_error__"]
+    assert vllm.postprocess(request, CONFIG) == json.loads(json.dumps(kept, default=lambda v: v.tolist()))
 
 
 def test_a_prompt_without_room_fails_its_row_only(monkeypatch, preprocess):
@@ -88,8 +95,9 @@ def test_turns_and_candidates_have_seeds_of_their_own():
 def test_a_caption_that_fails_a_check_is_kept_beside_its_reason(preprocess):
     strict = CONFIG.model_copy(update={"checks": ChecksConfig(min_words=5, min_coverage=1)})
     row = vllm.postprocess(preprocess(ROW) | {"generated_text": "This is a nice rock song."}, strict)
-    assert (row["status"], row["reason"]) == ("failed", "captions.coverage: does not say slow tempo")
+    assert (row["status"], row["reason"]) == ("rejected", "captions.coverage: does not say slow tempo")
     assert row["caption"] == "This is a nice rock song."
+    assert (row["caption_words"], row["tag_coverage"], row["contradicted"]) == (6, 0.5, [])
 
 
 def test_a_cpu_engine_takes_every_waiting_prompt_in_one_step():

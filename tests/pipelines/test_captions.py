@@ -12,7 +12,12 @@ from conceptcaps.assets.corpus import load_taxonomy
 from conceptcaps.assets.lm_quality import tag_sets
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
-from conceptcaps.pipelines.captions import build_caption_processor, find_adapter, processor_config
+from conceptcaps.pipelines.captions import (
+    build_caption_processor,
+    find_adapter,
+    find_synonyms,
+    processor_config,
+)
 from conceptcaps.pipelines.steps import CAPTIONED
 from conceptcaps.seeding import row_identity
 
@@ -51,6 +56,23 @@ def captions_of(config: Config, num_blocks: int = 3) -> list[dict]:
     return sorted(made, key=lambda row: row["id"])
 
 
+def save_random_adapter(folder: Path) -> None:
+    """An adapter that changes what the model says."""
+    import torch
+
+    from conceptcaps.captions.lora import add_adapter, load_base, save_adapter
+    from conceptcaps.captions.vllm import EMBEDDED
+    from conceptcaps.config.lora import LoraConfig
+
+    settings = LoraConfig(r=8, alpha=16)
+    model = add_adapter(load_base(EMBEDDED, settings, torch.device("cpu")), settings, 0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+    save_adapter(model, folder, {})
+
+
 @pytest.fixture(scope="module")
 def first(cluster) -> list[dict]:
     pytest.importorskip("vllm", reason="vLLM is an optional extra")
@@ -65,7 +87,8 @@ def test_every_row_comes_back_once_captioned_or_failed_with_its_reason(first):
     assert "max_model_len" in first[5]["reason"]
     others = [row for i, row in enumerate(first) if i not in {3, 5}]
     assert sum(row["status"] is None for row in others) >= 18
-    assert all(row["status"] in {None, schema.FAILED} and row["caption"] for row in others)
+    assert all(row["status"] in {None, schema.REJECTED} and row["caption"] for row in others)
+    assert all(0.5 < row["tag_coverage"] <= 1 and row["caption_words"] for row in others)
     assert [row["seed"] for row in first] == [row["seed"] for row in rows()]
 
 
@@ -77,23 +100,31 @@ def test_other_batches_give_the_same_captions(first):
 
 @pytest.mark.served
 def test_an_adapter_and_candidates_are_served(first, tmp_path):
-    import torch
-
-    from conceptcaps.captions.lora import add_adapter, load_base, save_adapter
-    from conceptcaps.captions.vllm import EMBEDDED
-    from conceptcaps.config.lora import LoraConfig
-
-    settings = LoraConfig(r=8, alpha=16)
-    model = add_adapter(load_base(EMBEDDED, settings, torch.device("cpu")), settings, 0)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if "lora_B" in name:
-                value.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
-    save_adapter(model, tmp_path, {})
+    save_random_adapter(tmp_path)
     made = captions_of(config_of(adapter=str(tmp_path), candidates=2, rounds=2, checks={"min_coverage": 1.0}))
     assert [row["id"] for row in made] == [row["id"] for row in rows()]
     assert [row["caption"] for row in made] != [row["caption"] for row in first]
     assert all(row["reason"] is None or row["reason"].startswith(("captions.", "earlier.")) for row in made)
+
+
+@pytest.mark.served
+def test_one_engine_answers_with_and_without_its_adapter(first, tmp_path):
+    from conceptcaps.captions.asking import Question
+    from conceptcaps.captions.prompts import PromptTemplate, clean_reply
+    from conceptcaps.captions.vllm import sampling
+    from conceptcaps.pipelines.asking import ask_vllm
+
+    save_random_adapter(tmp_path)
+    config, prompt = config_of(), PromptTemplate.load(None)
+    asked = [(sampling(config.captions, row["seed"], 0)["seed"], prompt.messages(row)) for row in first[6:14]]
+    questions = [Question(m, seed, adapted) for adapted in (False, True) for seed, m in asked]
+    long = Question([{"role": "user", "content": "a " * 4000}], 0)
+    answers = ask_vllm(config, str(tmp_path), [*questions, long])
+    assert [a.error for a in answers[:-1]] == [""] * 16
+    assert "max_model_len" in answers[-1].error
+    bare, adapted = ([clean_reply(a.text) for a in answers[k : k + 8]] for k in (0, 8))
+    assert bare == [row["caption"] for row in first[6:14]]
+    assert adapted != bare
 
 
 def test_an_adapter_of_the_run_must_be_fitted_first(tmp_path):
@@ -105,6 +136,18 @@ def test_an_adapter_of_the_run_must_be_fitted_first(tmp_path):
     assert find_adapter(config) == str(tmp_path / "lora" / "adapter")
     with pytest.raises(InputError, match="no adapter_config"):
         find_adapter(config_of(adapter=str(Path(tmp_path))))
+
+
+def test_the_taxonomys_canonical_table_says_what_counts_as_a_tag(tmp_path):
+    config = config_of().model_copy(update={"run_dir": str(tmp_path)})
+    assert find_synonyms(config) == {}
+    (tmp_path / "taxonomy").mkdir()
+    table = tmp_path / "taxonomy" / "synonyms.csv"
+    table.write_text("tag,count,canonical,apply\nman sings,4,male voice,yes\nmen sing,2,male voice,no\n")
+    assert find_synonyms(config) == {"male voice": ["man sings"]}
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"synonyms\.csv"):
+        find_synonyms(config)
 
 
 def test_a_gpu_engine_takes_its_gpus():
