@@ -17,7 +17,9 @@ from rich.table import Table
 
 from conceptcaps import __version__
 from conceptcaps.config import Config, load
+from conceptcaps.config.load import load_tree
 from conceptcaps.errors import InputError
+from conceptcaps.pipelines.drain import Drained, draining_on_sigterm
 from conceptcaps.pipelines.stages import BY_NAME, default_stages, parse_stages, run_stages
 from conceptcaps.rundir import Manifest, RunDir
 
@@ -79,8 +81,30 @@ def execute(config: Config, stages: tuple[str, ...], quiet: bool = False) -> Run
     from conceptcaps.runtime import connect
 
     set_up_logging(quiet)
-    connect(config.ray, quiet)
-    return run_stages(config, stages, report=lambda line: console.print(line, highlight=False, soft_wrap=True))
+    where = config.run_dir or f"runs/{config.name}"
+    try:
+        with draining_on_sigterm(config.ray.grace_seconds):
+            connect(config.ray, quiet)
+            # Ray has put a handler of its own in the place of ours.
+            with draining_on_sigterm(config.ray.grace_seconds):
+                return run_stages(config, stages, report=say)
+    except Drained:
+        left = rows_left(where)
+        say(f"stopped as asked; {left} rows are left. Run it again to go on.")
+        raise SystemExit(0) from None
+
+
+def say(line: str) -> None:
+    """A line for people."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def rows_left(run_dir: str) -> int | str:
+    """How many rows of a run are not made yet; '?' before its specs are there."""
+    from conceptcaps import shards
+
+    run = RunDir(run_dir)
+    return shards.count_specs(run) - shards.count(run).rows if run.files("specs") else "all"
 
 
 @app.command()
@@ -143,6 +167,49 @@ def job(*stages: str) -> None:
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     script.command()(command)
     main(script)
+
+
+@app.command()
+def retry(
+    run_dir: Annotated[str, typer.Argument(help="The run directory.")],
+    status: Annotated[str, typer.Option(help="How the rows ended that are tried again, comma-separated.")] = "failed",
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make rows again that failed or were rejected, with fresh seeds; earlier attempts stay in the run's history.
+
+    Stages that depend on the rows follow. `--set` may change keys of speed and place only.
+    """
+    from conceptcaps.pipelines import again
+
+    made = open_existing(run_dir)
+    config = changed(again.config_of(made), overrides)
+    attempt, rows = again.retry(made, [name.strip() for name in status.split(",") if name.strip()], config)
+    if not rows:
+        typer.echo(f"{made}: no row ended as {status}")
+        return
+    say(f"attempt {attempt}: {rows} rows are tried again")
+    say_where(execute(config, again.stages_begun(made), quiet))
+
+
+@app.command()
+def extend(
+    run_dir: Annotated[str, typer.Argument(help="The run directory.")],
+    num_samples: Annotated[int, typer.Option(help="Rows that the run is to have in all.", min=1)],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Add rows to a run; those that it has keep their ids, content and splits."""
+    from conceptcaps.pipelines import again
+
+    made = open_existing(run_dir)
+    config = again.extend(made, num_samples, changed(again.config_of(made), overrides))
+    say_where(execute(config, again.stages_begun(made), quiet))
+
+
+def changed(config: Config, overrides: list[str] | None) -> Config:
+    """A run's own configuration with keys overridden; keys that would change what it makes are refused later."""
+    return load_tree(config.model_dump(mode="json"), overrides or ())
 
 
 @app.command()

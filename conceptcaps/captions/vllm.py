@@ -114,8 +114,8 @@ class Preprocess:
         request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
         if self.adapter:
             request["model"] = self.adapter
-        if plain.get("status") is not None:
-            # A row with an error bypasses the engine: what an earlier step has ended costs nothing here.
+        if plain.get("status") is not None or plain.get("caption") is not None:
+            # A row with an error bypasses the engine: what is ended, or brings its caption, costs nothing here.
             return request | {ERROR_COLUMN: ENDED}
         try:
             request["tokenized_prompt"] = self._prompt(plain)

@@ -15,6 +15,7 @@ from conceptcaps.config import Config
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import InputError
 from conceptcaps.extras import require
+from conceptcaps.pipelines.guard import Watch
 from conceptcaps.pipelines.steps import CAPTIONED, table_of
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS, Demand
@@ -23,10 +24,13 @@ ADAPTER = ("lora", "adapter")
 """Where stage `lora` leaves the fitted adapter, below the run directory."""
 
 
-def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
+def build_caption_processor(config: Config, watch: Watch | None = None) -> Callable[[Dataset], Dataset]:
     """The step that adds `caption` (or status 'failed' with a reason) to rows of `steps.CAPTIONED`.
 
-    Rows whose `status` is set already pass through untouched and cost the engine nothing.
+    Rows whose `status` or `caption` is set already pass through untouched and cost the engine nothing.
+
+    Args:
+        watch: guards against rows that kill the engine; None to leave that out.
 
     Raises:
         InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.
