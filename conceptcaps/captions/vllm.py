@@ -24,6 +24,8 @@ EMBEDDED = str(Path(__file__).parents[1] / "assets" / "lm")
 ERROR_COLUMN = "__inference_error__"
 ENDED = "ended before"
 """In the error column: the row was ended by an earlier step and wants no caption."""
+DIED = "worker died"
+"""Begins the error of a row that was given up because it killed the engine."""
 MIN_ROOM = 8
 """Tokens that a prompt must leave for the caption."""
 
@@ -185,6 +187,8 @@ def postprocess(reply: Row, config: CaptionsConfig) -> Row:
     error = reply.get(ERROR_COLUMN)
     if error == ENDED:
         return row
+    if error and error.startswith(DIED):
+        return row | {"status": FAILED, "reason": reason("captions", "worker_died", error.partition(": ")[2])}
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
     caption, verdict = judge_reply(reply["generated_text"], row, config)

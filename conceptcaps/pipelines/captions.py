@@ -47,10 +47,9 @@ def build_caption_processor(config: Config, watch: Watch | None = None) -> Calla
         postprocess_map_kwargs={"num_cpus": TASK_CPUS},
     )
 
-    if config.captions.candidates > 1 or config.captions.rounds > 1:
-        from conceptcaps.pipelines.caption_candidates import choose_among_candidates
+    from conceptcaps.pipelines.guarded_engine import guard_engine  # imports vLLM's stage
 
-        choose_among_candidates(processor, config.captions)
+    guard_engine(processor, config.captions, watch)
 
     def add_captions(rows: Dataset) -> Dataset:
         return processor(rows).map_batches(
@@ -124,4 +123,11 @@ def find_adapter(config: Config) -> str | None:
 
 def finish(table: pa.Table, config: CaptionsConfig) -> pa.Table:
     """Replies to rows, in the one schema that the next step expects."""
-    return table_of([postprocess(reply, config) for reply in table.to_pylist()], CAPTIONED)
+    return table_of([postprocess(reply, config) | times(reply) for reply in table.to_pylist()], CAPTIONED)
+
+
+def times(reply: dict[str, Any]) -> dict[str, float | None]:
+    """What the engine says that a reply took; nothing for rows that passed it by."""
+    seconds, startup = reply.get("engine_seconds"), reply.get("engine_startup")
+    taken = seconds is not None and seconds == seconds
+    return {"captions_seconds": seconds if taken else None, "captions_startup": startup if taken and startup else None}

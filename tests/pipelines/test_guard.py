@@ -49,7 +49,7 @@ def test_just_the_killers_are_given_up(tmp_path, killers, max_deaths):
     assert all(row["reason"].startswith("audio.worker_died") for row in rows if "reason" in row)
     # One death unseen, one that names the batch, one that names a piece, then the row alone.
     assert life <= 2 + len(killers) * (1 + max_deaths)
-    assert max((tried.count(row["id"]) for row in rows if row["id"] not in killers)) <= 3 + 3 * len(killers)
+    assert max(tried.count(row["id"]) for row in rows if row["id"] not in killers) <= 3 + 3 * len(killers)
 
 
 def test_a_worker_that_was_never_restarted_writes_nothing(tmp_path):
