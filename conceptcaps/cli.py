@@ -19,6 +19,7 @@ from conceptcaps import __version__
 from conceptcaps.config import Config, load
 from conceptcaps.config.load import load_tree
 from conceptcaps.errors import InputError
+from conceptcaps.logs import JsonFormatter
 from conceptcaps.pipelines.drain import Drained, draining_on_sigterm
 from conceptcaps.pipelines.stages import BY_NAME, default_stages, parse_stages, run_stages
 from conceptcaps.rundir import Manifest, RunDir
@@ -57,16 +58,16 @@ def main(program: typer.Typer = app) -> None:
         sys.exit(2)
 
 
-def set_up_logging(quiet: bool) -> None:
-    """Handlers are set here, once; modules only log."""
+def set_up_logging(quiet: bool, log_format: str = "text") -> None:
+    """Handlers are set here; modules only log."""
     level = os.environ.get("CONCEPTCAPS_LOG", "INFO" if quiet else "WARNING")
-    logging.basicConfig(
-        level=level,
-        format="%(message)s",
-        datefmt="[%X]",
-        handlers=[RichHandler(console=console, show_path=False)],
-        force=True,
-    )
+    handler: logging.Handler = RichHandler(console=console, show_path=False)
+    if log_format == "json":
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("conceptcaps").setLevel(level)
 
 
@@ -80,12 +81,13 @@ def execute(config: Config, stages: tuple[str, ...], quiet: bool = False) -> Run
     """Connect to the cluster and run stages: what every job and every stage command does."""
     from conceptcaps.runtime import connect
 
-    set_up_logging(quiet)
+    set_up_logging(quiet, config.ray.log_format)
     where = config.run_dir or f"runs/{config.name}"
     try:
         with draining_on_sigterm(config.ray.grace_seconds):
             connect(config.ray, quiet)
-            # Ray has put a handler of its own in the place of ours.
+            # Ray has put handlers of its own, for logs and for signals, in the place of ours.
+            set_up_logging(quiet, config.ray.log_format)
             with draining_on_sigterm(config.ray.grace_seconds):
                 return run_stages(config, stages, report=say)
     except Drained:

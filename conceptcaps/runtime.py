@@ -58,6 +58,8 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or config.address
         settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.WARNING}
+        if config.log_format == "json":
+            settings["logging_config"] = ray.LoggingConfig(encoding="JSON", additional_log_standard_attrs=["name"])
         if address:
             settings["address"] = address
         else:

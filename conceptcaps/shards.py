@@ -71,11 +71,11 @@ def read(run: RunDir, paths: Sequence[str], columns: Sequence[str]) -> Iterator[
     for at in range(0, len(paths), step):
         some = list(paths[at : at + step])
         try:
-            yield with_retries(lambda some=some: _read(run, some, columns), "reading shards")
+            yield _read(run, some, columns)
         except (OSError, pa.ArrowException):
             for path in some:  # one by one, to name the offender
                 try:
-                    yield pq.read_table(path, columns=list(columns), filesystem=run.fs, partitioning=None)
+                    yield _read(run, [path], columns)
                 except (OSError, pa.ArrowException) as error:
                     mend = "Move it away and run again to have its rows made anew"
                     raise InputError(path, f"cannot be read ({error})", mend) from error
@@ -83,7 +83,7 @@ def read(run: RunDir, paths: Sequence[str], columns: Sequence[str]) -> Iterator[
 
 def _read(run: RunDir, paths: list[str], columns: Sequence[str]) -> pa.Table:
     files = ds.dataset(paths, schema=schema.SHARD, format="parquet", filesystem=run.fs)
-    return files.to_table(columns=list(columns))
+    return with_retries(lambda: files.to_table(columns=list(columns)), "reading shards")
 
 
 def ids(run: RunDir, attempt: int) -> pa.Array:

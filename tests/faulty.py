@@ -1,7 +1,7 @@
 """Trivial engines that keep a log of what they did, take their time, and do harm on the rows that ask for it.
 
 What they do is in the environment, which Ray's workers inherit: FAULTY_LOG names an append-only file that gets a line
-per row and step; FAULTY_SECONDS is slept for each row of audio. A row tagged `kill-audio` ends its worker each time,
+per row, step and node; FAULTY_SECONDS is slept for each row of audio. A row tagged `kill-audio` ends its worker each time,
 `kill-caption` and `kill-score` the same; `raise-...` rows raise. Nothing in the package imports this.
 """
 
@@ -11,24 +11,24 @@ import os
 import time
 from pathlib import Path
 
+import ray
 from trivial_engines import TrivialAligner, TrivialCaptioner, TrivialSynthesiser
 
 from conceptcaps.pipelines.steps import Engines
 
 
 def log(step: str, ids: list[str]) -> None:
-    """Append "step id time" lines, in one write so that processes do not mix theirs."""
+    """Append "step id node" lines, in one write so that processes do not mix theirs."""
     if path := os.environ.get("FAULTY_LOG"):
-        at = time.time()
+        node = ray.get_runtime_context().get_node_id()
         with Path(path).open("a") as file:
-            file.write("".join(f"{step} {row_id} {at:.3f}\n" for row_id in ids))
+            file.write("".join(f"{step} {row_id} {node}\n" for row_id in ids))
 
 
-def read_log(path: Path) -> list[tuple[str, str, float]]:
-    """The (step, id, time) lines of a log; a line cut off by a kill is left out."""
+def read_log(path: Path) -> list[tuple[str, str, str]]:
+    """The (step, id, node) lines of a log; a line cut off by a kill is left out."""
     lines = path.read_text().splitlines() if path.exists() else []
-    parts = [line.split() for line in lines]
-    return [(step, row_id, float(at)) for step, row_id, at in (p for p in parts if len(p) == 3)]
+    return [(parts[0], parts[1], parts[2]) for parts in map(str.split, lines) if len(parts) == 3]
 
 
 def harm(batch, kind: str) -> None:

@@ -17,7 +17,7 @@ from conceptcaps.pipelines.telemetry import stage_seconds
 
 STAGE = "captions"
 SECONDS, STARTUP = "engine_seconds", "engine_startup"
-"""Columns of a reply: the row's share of the engine's busy time, and the engine's start in the first one, in seconds."""
+"""Columns of a reply, in seconds: the row's share of the engine's busy time, and its start in the first one."""
 
 
 class GuardedEngine(CandidateEngine):

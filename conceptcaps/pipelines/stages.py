@@ -16,6 +16,7 @@ import yaml
 from conceptcaps.config import Config, output_settings
 from conceptcaps.errors import InputError, describe, input_error_in
 from conceptcaps.lease import Lease
+from conceptcaps.logs import name_run
 from conceptcaps.pipelines.drain import Drained, stop_at_once
 from conceptcaps.rundir import CONFIG, Manifest, RunDir
 
@@ -136,6 +137,7 @@ def _run_all(config: Config, stages: Sequence[str], run: RunDir, report: Callabl
     if stale := run.clean():
         report(f"{len(stale)} unfinished files of an earlier job are removed")
     manifest = open_run(config, stages, run)
+    name_run(manifest.data["run_id"])
     for name in stages:
         stage = BY_NAME[name]
         if manifest.is_finished(name):
