@@ -1,8 +1,8 @@
 """Trivial engines that keep a log of what they did, take their time, and do harm on the rows that ask for it.
 
 What they do is in the environment, which Ray's workers inherit: FAULTY_LOG names an append-only file that gets a line
-per row, step and node; FAULTY_SECONDS is slept for each row of audio. A row tagged `kill-audio` ends its worker each time,
-`kill-caption` and `kill-score` the same; `raise-...` rows raise. Nothing in the package imports this.
+per row, step and node; FAULTY_SECONDS is slept for each row of audio. A row tagged `kill-audio` or `kill-caption` ends
+its worker each time; `raise-...` rows raise. Nothing in the package imports this.
 """
 
 from __future__ import annotations
