@@ -19,6 +19,7 @@ from conceptcaps import __version__
 from conceptcaps.config import Config, load
 from conceptcaps.config.load import load_tree
 from conceptcaps.errors import InputError
+from conceptcaps.lease import holder
 from conceptcaps.logs import JsonFormatter
 from conceptcaps.pipelines.drain import Drained, draining_on_sigterm
 from conceptcaps.pipelines.stages import BY_NAME, default_stages, parse_stages, run_stages
@@ -227,6 +228,10 @@ def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -
         facts = record.get("error") or ", ".join(f"{k} {v}" for k, v in _plain(record.get("counts", {})).items())
         table.add_row(name, record.get("state", "-"), str(record.get("seconds", "")), facts)
     Console().print(table)
+    if held := holder(made):
+        typer.echo(f"job: process {held['pid']} on {held['host']}, last seen {held['renewed']}")
+    else:
+        typer.echo("job: none is running")
     counts, wanted = shards.count(made), shards.count_specs(made)
     typer.echo(f"rows: {counts.to_dict() | {'left': wanted - counts.rows}}")
     if seconds := _seconds_of(manifest.stage("generate")):

@@ -87,7 +87,7 @@ def processor_config(config: Config, device: Device, adapter: str | None) -> Any
         concurrency=(resources.workers, resources.max_workers or resources.workers),
         accelerator_type=resources.accelerator_type,
         placement_group_config={"bundles": [bundle] * served.tensor_parallel_size},
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": environment} | ({"py_executable": resources.python} if resources.python else {}),
         should_continue_on_error=True,
         # Its exporter wants Ray Serve.
         log_engine_metrics=False,
