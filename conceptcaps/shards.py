@@ -119,12 +119,14 @@ def file_name(row_ids: pa.ChunkedArray) -> str:
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', names[0])[:40]}-{digest}.parquet"
 
 
-def mend(run: RunDir, attempt: int) -> int:
+def mend(run: RunDir, attempt: int, found: pa.Array) -> int:
     """Drop rows that stand in two shards of an attempt from the later one; returns how many.
 
     Nothing in this package writes such rows; a writer that was cut off from its cluster and came back might.
+
+    Args:
+        found: `ids` of the attempt.
     """
-    found = ids(run, attempt)
     if len(pc.unique(found)) == len(found):
         return 0
     seen: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +81,7 @@ class Tally:
     max_failed_fraction: float
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    times: Counter[str] = field(default_factory=Counter)
+    times: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
     _logged: float = field(default_factory=time.monotonic)
 
@@ -114,7 +114,7 @@ class Tally:
         raise InputError(
             "stage 'generate'",
             f"was stopped: {failed} of {self.rows} rows failed, more than ray.max_failed_fraction ({reasons})",
-            "Mend what the reasons name, then `conceptcaps retry RUN --status failed`; or allow more",
+            "Mend what the reasons name and run again; then `conceptcaps retry RUN --status failed`",
         )
 
     def _log(self) -> None:
@@ -172,17 +172,20 @@ def _plan_that_drains() -> Iterator[None]:
     Raises:
         Drained: the plan was stopped by SIGTERM.
     """
-    context = DataContext.get_current()
-    before = context.custom_execution_callback_classes
-    context.custom_execution_callback_classes = [*before, _StopFeeding]
     STATE.plans += 1
     try:
         yield
     finally:
         STATE.plans -= 1
-        context.custom_execution_callback_classes = before
     if STATE.asked is not None:
         raise Drained("asked to stop")
+
+
+def let_plans_drain() -> None:
+    """Plans built from here on can be drained: a plan keeps the context that it was built in."""
+    context = DataContext.get_current()
+    if _StopFeeding not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _StopFeeding]
 
 
 class _StopFeeding(ExecutionCallback):

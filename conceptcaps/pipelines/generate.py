@@ -23,7 +23,7 @@ from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
 from conceptcaps.pipelines import attempts
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
-from conceptcaps.pipelines.follow import Tally, follow, published
+from conceptcaps.pipelines.follow import Tally, follow, let_plans_drain, published
 from conceptcaps.pipelines.guard import Watch
 from conceptcaps.pipelines.source import missing, read, read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, TIMES, Align, Caption, Embed, Engines, Synthesise
@@ -71,13 +71,14 @@ def demands(config: Config) -> list[Demand]:
 
 def _make(config: Config, run: RunDir, engines: Engines, threshold: Threshold, tally: Tally, attempt: int) -> None:
     """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not published yet."""
-    if dropped := shards.mend(run, attempt):
-        logger.warning("%d rows stood in two shards of attempt %d; one of each is dropped", dropped, attempt)
     done = shards.ids(run, attempt)
+    if dropped := shards.mend(run, attempt, done):
+        logger.warning("%d rows stood in two shards of attempt %d; one of each is dropped", dropped, attempt)
     left = missing(run, *attempts.source(attempt), done=done, rows_per_block=config.ray.rows_per_block)
     logger.info("attempt %d: %d rows are done, %d blocks are left", attempt, len(done), len(left))
     if not left:
         return
+    let_plans_drain()
     watch = Watch(run, tally.run_id, attempt, run.token or uuid.uuid4().hex, config.ray.max_worker_deaths)
     rows = _begun(read(run, left), attempt)
     captioned = caption(rows, config, engines, watch) if attempts.wants_captions(run, attempt) else rows

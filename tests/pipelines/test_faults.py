@@ -76,9 +76,9 @@ def test_a_row_in_two_shards_is_dropped_from_one(tmp_path):
     rows = [{"id": str(i), "status": schema.FAILED, "reason": "x.y", "attempt": 0} for i in range(6)]
     for some in (rows[:4], rows[2:], rows[2:4]):
         shards.publish(run, pa.Table.from_pylist(some, schema=schema.SHARD), 0)
-    assert shards.mend(run, 0) == 4
+    assert shards.mend(run, 0, shards.ids(run, 0)) == 4
     assert sorted(shards.ids(run, 0).to_pylist()) == [str(i) for i in range(6)]
-    assert shards.mend(run, 0) == 0
+    assert shards.mend(run, 0, shards.ids(run, 0)) == 0
 
 
 def test_storage_that_errs_now_and_then_costs_nothing_but_time(cluster, tmp_path):
