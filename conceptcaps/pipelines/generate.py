@@ -33,6 +33,7 @@ from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_argument
 logger = logging.getLogger(__name__)
 
 ENGINES = Engines()
+_CALIBRATING = -1  # for the markers of suspects: rows tried now are tried again
 CALIBRATION = ("alignment", "calibration.json")
 
 
@@ -152,13 +153,16 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
     settings = config.alignment.threshold
     logger.info("calibrating the threshold on %d rows", settings.num_calibration)
     specs = read_blocks(run, "specs", rows_per_block=config.ray.rows_per_block, limit=settings.num_calibration)
-    made = synthesise(caption(_begun(specs, attempt=0), config, engines), config, engines).map_batches(
+    watch = Watch(run, _run_id(run), _CALIBRATING, run.token or uuid.uuid4().hex, config.ray.max_worker_deaths)
+    captioned = caption(_begun(specs, attempt=0), config, engines, watch)
+    made = synthesise(captioned, config, engines, watch).map_batches(
         Embed,
-        fn_constructor_args=(config.alignment, engines),
+        fn_constructor_args=(config.alignment, engines, watch),
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )
     found = sorted(made.take_all(), key=lambda row: row["id"])
+    watch.forget()
     audio = np.array([row["audio_embedding"] for row in found], dtype=np.float32)
     text = np.array([row["text_embedding"] for row in found], dtype=np.float32)
     null = null_scores(audio, text, [row["caption"] for row in found])
