@@ -114,7 +114,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
     done: Counter[str] = Counter()
     problems: list[str] = []
     wasted: list[str] = []
-    starts = 0
+    starts = failures = 0
     job = None
     began = time.monotonic()
 
@@ -143,6 +143,9 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
             job = None
             if len(published_ids(run)) == rows:
                 break
+            failures += 1
+            if failures > 3:
+                raise SystemExit("the job ends by itself:\n" + (folder.parent / "job.log").read_text()[-3000:])
             continue
         killed = job.kill(rng.choice(KINDS), rng)
         done[killed] += killed != "nothing"
