@@ -85,10 +85,15 @@ class Job:
         return found
 
     def end(self) -> int:
-        """Wait until the driver is gone; its exit code."""
-        code = self.process.wait(120)
-        self.output.close()
-        return code
+        """Wait until the driver is gone; its exit code. A driver that hangs is an error, told by -100."""
+        try:
+            return self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            self.sweep()
+            self.process.wait()
+            return -100
+        finally:
+            self.output.close()
 
     def sweep(self) -> None:
         """Leave nothing of this start behind, for the benchmark's own end."""
@@ -114,7 +119,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
     done: Counter[str] = Counter()
     problems: list[str] = []
     wasted: list[str] = []
-    starts = failures = 0
+    starts = failures = hung = 0
     job = None
     began = time.monotonic()
 
@@ -125,9 +130,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
         return Job(folder, log, row_seconds, overrides)
 
     def look() -> None:
-        problems.extend(
-            str(p) for p in verify(run) if UNFINISHED not in p.problem and "more rows without" not in p.problem
-        )
+        problems.extend(str(p) for p in verify(run) if not any(text in p.problem for text in UNFINISHED))
 
     def settle() -> None:
         """After a start has ended: what did it compute that was published before it began?"""
@@ -152,7 +155,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
         if run.files("shards", suffix=".parquet"):
             look()
         if killed in ("driver", "group", "raylet"):
-            job.end()
+            hung += job.end() == -100
             settle()
             job = None
     exit_codes = []
@@ -173,6 +176,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
         "by_kind": dict(done),
         "starts": starts,
         "rows": rows,
+        "drivers_that_hung": hung,
         "lost": len(set(ids) - set(found)),
         "duplicated": len(found) - len(set(found)),
         "strange": len(set(found) - set(ids)),
