@@ -63,12 +63,13 @@ def test_rows_of_a_lost_shard_are_made_again_and_no_others(cluster, tmp_path):
     run_generate(small_config(tmp_path), run, TRIVIAL)
     before = rows_of(run)
     paths = run.files("shards")
+    lost = pq.read_metadata(paths[1]).num_rows
     run.fs.delete_file(paths[1])
     facts = run_generate(small_config(tmp_path, "ray.rows_per_block=7"), run, TRIVIAL)
     assert rows_of(run) == before
     assert set(before) == set(ids)
     assert set(run.files("shards")) > set(paths) - {paths[1]}
-    assert facts["rates"]["audio"]["rows"] == 10
+    assert facts["rates"]["audio"]["rows"] == lost < 30
 
 
 def test_a_row_in_two_shards_is_dropped_from_one(tmp_path):
