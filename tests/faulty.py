@@ -51,4 +51,13 @@ class FaultySynthesiser(TrivialSynthesiser):
         return super().__call__(batch)
 
 
+class SlowSynthesiser(TrivialSynthesiser):
+    """A twentieth of a second per row."""
+
+    def __call__(self, batch):
+        time.sleep(0.05 * len(batch["id"]))
+        return super().__call__(batch)
+
+
+SLOW = Engines(TrivialCaptioner, SlowSynthesiser, TrivialAligner)
 FAULTY = Engines(FaultyCaptioner, FaultySynthesiser, TrivialAligner)

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.operators.base_physical_operator import InternalQueueOperatorMixin
 from ray.data._internal.execution.operators.input_data_buffer import InputDataBuffer
 
 from conceptcaps import schema, shards
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.drain import STATE, Drained
-from conceptcaps.pipelines.steps import STAGES
+from conceptcaps.pipelines.steps import STAGES, Synthesise
 from conceptcaps.pipelines.telemetry import rows_total
 from conceptcaps.rundir import RunDir, code_version
 from conceptcaps.runtime import TASK_CPUS
@@ -189,19 +190,28 @@ def let_plans_drain() -> None:
 
 
 class _StopFeeding(ExecutionCallback):
-    """Ends the plan's source when the job is asked to stop, and the plan when the grace period is over."""
+    """When the job is asked to stop: ends the plan's source, empties the queues before its slow steps, so that just
+    the batches in their workers go on; and ends the plan when the grace period is over."""
 
     def __init__(self) -> None:
-        self._stopped = False
+        self._said = False
 
     def on_execution_step(self, executor: Any) -> None:
         if STATE.asked is None:
             return
         if STATE.is_over:
             raise Drained("the grace period is over")
-        if not self._stopped:
-            self._stopped = True
-            logger.warning("asked to stop: rows under way have %.0f s", STATE.grace)
-            for operator in executor._topology:
-                if all(isinstance(source, InputDataBuffer) for source in operator.input_dependencies):
-                    operator.mark_execution_finished()
+        if not self._said:
+            self._said = True
+            logger.warning("asked to stop: batches under way have %.0f s", STATE.grace)
+        for operator, state in executor._topology.items():
+            if isinstance(operator, InputDataBuffer):
+                continue
+            if all(isinstance(source, InputDataBuffer) for source in operator.input_dependencies):
+                operator.mark_execution_finished()
+            for queue in state.input_queues:
+                queue.clear()
+            if isinstance(operator, InternalQueueOperatorMixin):
+                operator.clear_internal_input_queue()
+            if Synthesise.__name__ in operator.name:  # what comes after it is quick, and worth what audio costs
+                break

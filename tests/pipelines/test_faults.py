@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-from faulty import FAULTY
+from faulty import FAULTY, SLOW
 from flaky_storage import FlakyFileSystem
 from runs import small_config, write_specs
 from trivial_engines import TRIVIAL
@@ -112,12 +112,11 @@ def test_a_job_that_is_asked_to_stop_does_and_the_next_start_makes_the_rest(clus
     monkeypatch.setattr("conceptcaps.pipelines.follow.Tally.add", lambda tally, table: STATE.ask(grace=30))
     try:
         with pytest.raises(Drained):
-            run_generate(small_config(tmp_path), run, TRIVIAL)
+            run_generate(small_config(tmp_path), run, SLOW)
     finally:
         STATE.asked = None
     monkeypatch.undo()
-    made = count(run).rows
-    assert 10 <= made < 200
+    assert 10 <= count(run).rows <= 100, "what was in the workers, and not what waited for them"
     run_generate(small_config(tmp_path), run, TRIVIAL)
     assert sorted(rows_of(run)) == ids
 
