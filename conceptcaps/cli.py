@@ -17,7 +17,11 @@ from rich.table import Table
 
 from conceptcaps import __version__
 from conceptcaps.config import Config, load
+from conceptcaps.config.load import load_tree
 from conceptcaps.errors import InputError
+from conceptcaps.lease import holder
+from conceptcaps.logs import JsonFormatter
+from conceptcaps.pipelines.drain import Drained, draining_on_sigterm
 from conceptcaps.pipelines.stages import BY_NAME, default_stages, parse_stages, run_stages
 from conceptcaps.rundir import Manifest, RunDir
 
@@ -55,16 +59,16 @@ def main(program: typer.Typer = app) -> None:
         sys.exit(2)
 
 
-def set_up_logging(quiet: bool) -> None:
-    """Handlers are set here, once; modules only log."""
+def set_up_logging(quiet: bool, log_format: str = "text") -> None:
+    """Handlers are set here; modules only log."""
     level = os.environ.get("CONCEPTCAPS_LOG", "INFO" if quiet else "WARNING")
-    logging.basicConfig(
-        level=level,
-        format="%(message)s",
-        datefmt="[%X]",
-        handlers=[RichHandler(console=console, show_path=False)],
-        force=True,
-    )
+    handler: logging.Handler = RichHandler(console=console, show_path=False)
+    if log_format == "json":
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("conceptcaps").setLevel(level)
 
 
@@ -78,9 +82,32 @@ def execute(config: Config, stages: tuple[str, ...], quiet: bool = False) -> Run
     """Connect to the cluster and run stages: what every job and every stage command does."""
     from conceptcaps.runtime import connect
 
-    set_up_logging(quiet)
-    connect(config.ray, quiet)
-    return run_stages(config, stages, report=lambda line: console.print(line, highlight=False, soft_wrap=True))
+    set_up_logging(quiet, config.ray.log_format)
+    where = config.run_dir or f"runs/{config.name}"
+    try:
+        with draining_on_sigterm(config.ray.grace_seconds):
+            connect(config.ray, quiet)
+            # Ray has put handlers of its own, for logs and for signals, in the place of ours.
+            set_up_logging(quiet, config.ray.log_format)
+            with draining_on_sigterm(config.ray.grace_seconds):
+                return run_stages(config, stages, report=say)
+    except Drained:
+        left = rows_left(where)
+        say(f"stopped as asked; {left} rows are left. Run it again to go on.")
+        raise SystemExit(0) from None
+
+
+def say(line: str) -> None:
+    """A line for people."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def rows_left(run_dir: str) -> int | str:
+    """How many rows of a run are not made yet; '?' before its specs are there."""
+    from conceptcaps import shards
+
+    run = RunDir(run_dir)
+    return shards.count_specs(run) - shards.count(run).rows if run.files("specs") else "all"
 
 
 @app.command()
@@ -146,6 +173,49 @@ def job(*stages: str) -> None:
 
 
 @app.command()
+def retry(
+    run_dir: Annotated[str, typer.Argument(help="The run directory.")],
+    status: Annotated[str, typer.Option(help="How the rows ended that are tried again, comma-separated.")] = "failed",
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make rows again that failed or were rejected, with fresh seeds; earlier attempts stay in the run's history.
+
+    Stages that depend on the rows follow. `--set` may change keys of speed and place only.
+    """
+    from conceptcaps.pipelines import again
+
+    made = open_existing(run_dir)
+    config = changed(again.config_of(made), overrides)
+    attempt, rows = again.retry(made, [name.strip() for name in status.split(",") if name.strip()], config)
+    if not rows:
+        typer.echo(f"{made}: no row ended as {status}")
+        return
+    say(f"attempt {attempt}: {rows} rows are tried again")
+    say_where(execute(config, again.stages_begun(made), quiet))
+
+
+@app.command()
+def extend(
+    run_dir: Annotated[str, typer.Argument(help="The run directory.")],
+    num_samples: Annotated[int, typer.Option(help="Rows that the run is to have in all.", min=1)],
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Add rows to a run; those that it has keep their ids, content and splits."""
+    from conceptcaps.pipelines import again
+
+    made = open_existing(run_dir)
+    config = again.extend(made, num_samples, changed(again.config_of(made), overrides))
+    say_where(execute(config, again.stages_begun(made), quiet))
+
+
+def changed(config: Config, overrides: list[str] | None) -> Config:
+    """A run's own configuration with keys overridden; keys that would change what it makes are refused later."""
+    return load_tree(config.model_dump(mode="json"), overrides or ())
+
+
+@app.command()
 def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -> None:
     """What a run has done and what is left; works from another shell while it runs."""
     from conceptcaps import shards
@@ -158,6 +228,10 @@ def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -
         facts = record.get("error") or ", ".join(f"{k} {v}" for k, v in _plain(record.get("counts", {})).items())
         table.add_row(name, record.get("state", "-"), str(record.get("seconds", "")), facts)
     Console().print(table)
+    if held := holder(made):
+        typer.echo(f"job: process {held['pid']} on {held['host']}, last seen {held['renewed']}")
+    else:
+        typer.echo("job: none is running")
     counts, wanted = shards.count(made), shards.count_specs(made)
     typer.echo(f"rows: {counts.to_dict() | {'left': wanted - counts.rows}}")
     if seconds := _seconds_of(manifest.stage("generate")):

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -351,11 +351,15 @@ def check_cluster(config: Config) -> Iterator[Finding]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     wanted = demands(config)
     stuck = list(unplaceable(wanted, [node["Resources"] for node in nodes]))
+    if config.ray.autoscaling:
+        stuck = [replace(f, level="warning", mend="The cluster must be able to add such a node") for f in stuck]
     yield from stuck
     try:
         runtime.check_capacity(wanted)
     except InputError as error:
-        yield _from_error(error)
+        found = _from_error(error)
+        mend = "ray.autoscaling is set: it must be able to grow so far"
+        yield replace(found, level="warning", mend=mend) if config.ray.autoscaling else found
     else:
         if not stuck:
             have = ray.cluster_resources()

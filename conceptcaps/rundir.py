@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import posixpath
+import re
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from conceptcaps import __version__
 from conceptcaps.errors import InputError
+from conceptcaps.retrying import with_retries
 
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
@@ -31,6 +35,9 @@ _REPORTED_PACKAGES = (
     "numpy",
     "scikit-learn",
 )
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 
 
 class RunDir:
@@ -53,6 +60,8 @@ class RunDir:
         except (OSError, ValueError) as error:
             raise InputError(self.location, f"cannot be opened ({error})", "Give a local path or a URI") from error
         self.root = self.root.rstrip("/")
+        self.token: str | None = None
+        """Of the lease under which this job writes, if it holds one (`lease.py`)."""
 
     def __str__(self) -> str:
         return self.location
@@ -85,37 +94,63 @@ class RunDir:
         Raises:
             InputError: there is no such file.
         """
-        try:
+
+        def read() -> bytes:
             with self.fs.open_input_file(self.path(*parts)) as file:
                 return file.read()
+
+        try:
+            return with_retries(read, f"reading {self.uri(*parts)}")
         except FileNotFoundError as error:
             raise InputError(self.uri(*parts), "does not exist", "Run the stage that writes it first") from error
 
-    def write_bytes(self, data: bytes, *parts: str) -> str:
-        """Write a file whole or not at all; returns its URI.
+    def write_bytes(self, data: bytes | pa.Buffer, *parts: str, durable: bool = False) -> str:
+        """Write a file whole or not at all; returns its URI. Storage that errs now and then is tried again.
+
+        Args:
+            data: the content.
+            durable: on a local disk, wait until the content would survive a loss of power.
 
         Raises:
             InputError: the run directory cannot be written, or the disk is full.
         """
-        path = self.path(*parts)
-        # An object store publishes an object only when its upload is complete; a local file needs the rename.
-        target = f"{path}.{uuid.uuid4().hex}.tmp" if self.is_local else path
         try:
-            self.fs.create_dir(posixpath.dirname(path), recursive=True)
-            try:
-                with self.fs.open_output_stream(target) as file:
-                    file.write(data)
-                if target != path:
-                    self.fs.move(target, path)
-            except OSError:
-                if target != path and self.fs.get_file_info(target).type == pafs.FileType.File:
-                    self.fs.delete_file(target)
-                raise
+            with_retries(lambda: self._write(data, self.path(*parts), durable), f"writing {self.uri(*parts)}")
         except OSError as error:
             raise InputError(
                 self.uri(*parts), f"cannot be written ({error})", "Free space or choose another --run-dir"
             ) from error
         return self.uri(*parts)
+
+    def _write(self, data: bytes | pa.Buffer, path: str, durable: bool) -> None:
+        # An object store publishes an object only when its upload is complete; a local file needs the rename.
+        target = f"{path}.{uuid.uuid4().hex}.tmp" if self.is_local else path
+        try:
+            self.fs.create_dir(posixpath.dirname(path), recursive=True)
+            with self.fs.open_output_stream(target) as file:
+                file.write(data)
+            if target != path:
+                if durable:
+                    _sync(target)
+                self.fs.move(target, path)
+            elif self.fs.get_file_info(path).size != len(data):
+                # A stream that breaks is closed all the same, and some stores then publish what they have.
+                self.fs.delete_file(path)
+                raise OSError(f"{path} came out short")
+        except OSError:
+            if target != path and self.fs.get_file_info(target).type == pafs.FileType.File:
+                self.fs.delete_file(target)
+            raise
+
+    def clean(self) -> list[str]:
+        """Remove what killed writers have left behind; only for who holds the run directory. Returns the paths.
+
+        Object stores need none: what was not uploaded to the end was never there.
+        """
+        stale = [path for path in self.files() if _TEMPORARY.search(path)] if self.is_local else []
+        for path in stale:
+            self.fs.delete_file(path)
+        return stale
 
     def read_json(self, *parts: str) -> Any:
         """The content of a JSON file.
@@ -188,7 +223,8 @@ class Manifest:
 
     def begin(self, name: str, settings: dict[str, Any]) -> None:
         record = {"state": "running", "settings": settings, "started": now(), "code": code_version()}
-        self.data["stages"][name] = {**self.stage(name), **record}
+        kept = {k: v for k, v in self.stage(name).items() if k not in ("error", "why", "finished")}
+        self.data["stages"][name] = {**kept, **record}
         self.save()
 
     def finish(self, name: str, **facts: Any) -> None:
@@ -199,6 +235,16 @@ class Manifest:
     def fail(self, name: str, error: str) -> None:
         self.data["stages"][name].update(state="failed", finished=now(), error=error)
         self.save()
+
+    def stop(self, name: str) -> None:
+        """Mark a stage stopped before its end by whoever runs the job; the next start goes on with it."""
+        self.data["stages"][name].update(state="stopped", finished=now())
+        self.save()
+
+    def reopen(self, name: str, why: str) -> None:
+        """Mark a finished stage as having more to do; its record stays."""
+        if name in self.data["stages"]:
+            self.data["stages"][name].update(state="stale", why=why)
 
     def save(self) -> None:
         self.run.write_json(self.data, MANIFEST)
@@ -212,6 +258,14 @@ def differences(before: Any, after: Any, prefix: str = "") -> list[str]:
             found += differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else str(key))
         return found
     return [] if before == after else [f"{prefix}: {before!r} -> {after!r}"]
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def now() -> str:

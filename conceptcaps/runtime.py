@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 TASK_CPUS = 0.25
 """Logical CPUs of a read or write task: they wait for storage far more than they compute."""
-RESERVED_CPUS = 1.0 + TASK_CPUS
-"""Left free of actor pools: for the actor with which Ray filters out rows that are done, and one reading or writing."""
+RESERVED_CPUS = 2 * TASK_CPUS
+"""Left free of actor pools: for a task that reads and one that writes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or config.address
         settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.WARNING}
+        if config.log_format == "json":
+            settings["logging_config"] = ray.LoggingConfig(encoding="JSON", additional_log_standard_attrs=["name"])
         if address:
             settings["address"] = address
         else:
@@ -105,6 +107,8 @@ def pool_arguments(resources: Resources) -> dict[str, Any]:
         arguments["num_gpus"] = resources.num_gpus
     if resources.accelerator_type:
         arguments["accelerator_type"] = resources.accelerator_type
+    if resources.python:
+        arguments["runtime_env"] = {"py_executable": resources.python}
     return arguments
 
 
@@ -123,17 +127,26 @@ def scaling(resources: Resources) -> ScalingConfig:
     )
 
 
-def check_capacity(demands: Iterable[Demand], reserved: float = RESERVED_CPUS) -> None:
+def check_capacity(demands: Iterable[Demand], reserved: float = RESERVED_CPUS, autoscaling: bool = False) -> None:
     """Refuse a plan whose pools cannot all stand at once: Ray would wait for ever without a word.
 
     Args:
         demands: the pools.
         reserved: logical CPUs that the plan's own tasks need beside them.
+        autoscaling: the cluster grows when it is asked to: only say what it lacks now.
 
     Raises:
         InputError: too few CPUs, too few GPUs or none, or no node with the accelerator asked for.
     """
-    demands = list(demands)
+    try:
+        _check_capacity(list(demands), reserved)
+    except InputError as error:
+        if not autoscaling:
+            raise
+        logger.warning("waiting for the cluster to grow: %s %s", error.where, error.problem)
+
+
+def _check_capacity(demands: list[Demand], reserved: float) -> None:
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     needed_gpus = sum(d.gpus for d in demands)

@@ -12,7 +12,7 @@ from conceptcaps.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_mapping(
     {
-        "genre": ["rock", "jazz", "raise-caption", "raise-audio", "nan-audio"],
+        "genre": ["rock", "jazz", "raise-caption", "raise-audio", "nan-audio", "kill-caption", "kill-audio"],
         "mood": ["happy", "sad"],
         "instrument": ["piano", "drums"],
         "tempo": ["slow tempo", "fast tempo"],

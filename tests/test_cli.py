@@ -152,3 +152,21 @@ def test_manifest_is_json_a_person_can_read(tmp_path, counted):
     assert manifest["stages"]["taxonomy"]["state"] == "finished"
     assert manifest["stages"]["taxonomy"]["settings"]["seed"] == 0
     assert (tmp_path / "config.yaml").exists()
+
+
+def test_json_logs_name_the_run_and_the_row(capsys):
+    import logging
+
+    from conceptcaps import logs
+
+    cli.set_up_logging(quiet=True, log_format="json")
+    logs.name_run("run-1")
+    try:
+        logging.getLogger("conceptcaps.x").warning("row %s failed", "a", extra={"row_id": "a"})
+        line = json.loads(capsys.readouterr().err.strip())
+        assert {k: line[k] for k in ("level", "logger", "message", "run_id", "row_id")} == {
+            "level": "WARNING", "logger": "conceptcaps.x", "message": "row a failed", "run_id": "run-1", "row_id": "a"
+        }  # fmt: skip
+    finally:
+        logs._RUN.clear()
+        logging.getLogger().handlers.clear()

@@ -27,6 +27,8 @@ EMBEDDED = str(Path(__file__).parents[1] / "assets" / "lm")
 ERROR_COLUMN = "__inference_error__"
 ENDED = "ended before"
 """In the error column: the row was ended, or captioned, by an earlier step and wants no caption."""
+DIED = "worker died"
+"""Begins the error of a row that was given up because it killed the engine."""
 MIN_ROOM = 8
 """Tokens that a prompt must leave for the caption."""
 
@@ -117,8 +119,8 @@ class Preprocess:
         request: Row = {"row": json.dumps(plain), "tokenized_prompt": [], "sampling_params": settings, ERROR_COLUMN: ""}
         if self.adapter:
             request["model"] = self.adapter
-        if plain.get("status") is not None or plain.get("caption"):
-            # A row with an error bypasses the engine: what has ended, or keeps its caption, costs nothing here.
+        if plain.get("status") is not None or plain.get("caption") is not None:
+            # A row with an error bypasses the engine: what is ended, or brings its caption, costs nothing here.
             return request | {ERROR_COLUMN: ENDED}
         try:
             request["tokenized_prompt"] = self._prompt(plain)
@@ -189,6 +191,8 @@ def postprocess(reply: Row, config: CaptionsConfig, synonyms: Synonyms | None = 
     error = reply.get(ERROR_COLUMN)
     if error == ENDED:
         return row
+    if error and error.startswith(DIED):
+        return row | {"status": FAILED, "reason": reason("captions", "worker_died", error.partition(": ")[2])}
     if error:
         return row | {"status": FAILED, "reason": reason("captions", "error", " ".join(error.split())[:300])}
     caption, verdict = judge_reply(reply["generated_text"], row, config, synonyms)

@@ -29,6 +29,9 @@ class Resources(Section):
     num_cpus: float = speed_key(1.0, "Logical CPUs per worker", ge=0)
     num_gpus: float = speed_key(0.0, "GPUs per worker; fractions share a GPU between workers", ge=0)
     accelerator_type: str | None = speed_key(None, "Ray accelerator label a worker must run on, e.g. H100")
+    python: str | None = speed_key(
+        None, "Python interpreter of the workers, for packages that cannot live with the others (null: the job's own)"
+    )
     batch_size: int = speed_key(16, "Rows per call of the engine", ge=1)
 
     @model_validator(mode="after")

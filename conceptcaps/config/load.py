@@ -26,8 +26,15 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         InputError: no such file, not YAML, an unknown key or a bad value; names key, file and nearest valid key.
     """
-    where = str(path) if path is not None else "defaults"
-    tree = _read(path) if path is not None else {}
+    return load_tree(_read(path) if path is not None else {}, overrides, str(path) if path is not None else "defaults")
+
+
+def load_tree(tree: dict[str, Any], overrides: Sequence[str] = (), where: str = "the run's configuration") -> Config:
+    """A configuration from a tree of sections, which overrides are applied to in place.
+
+    Raises:
+        InputError: an unknown key or a bad value; names key, place and nearest valid key.
+    """
     origin: dict[str, str] = {}
     for override in overrides:
         _apply(tree, override)

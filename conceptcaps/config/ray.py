@@ -1,6 +1,8 @@
-"""Section `ray`: the cluster, and how rows travel on it."""
+"""Section `ray`: the cluster, how rows travel on it, and what a job survives."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from conceptcaps.config.base import Section, speed_key
 
@@ -12,3 +14,21 @@ class RayConfig(Section):
     num_cpus: int | None = speed_key(None, "Logical CPUs of a cluster started here (null: as many as the machine has)")
     object_store_mb: int | None = speed_key(None, "Object store of a cluster started here, MiB", ge=100)
     rows_per_block: int = speed_key(64, "Rows per block: what a kill can lose, and what a shard file holds", ge=1)
+    autoscaling: bool = speed_key(
+        False, "The cluster adds nodes when they are asked for: do not refuse pools that it cannot hold yet"
+    )
+    grace_seconds: float = speed_key(
+        20.0, "Seconds that SIGTERM leaves to rows under way; below what the sender waits until SIGKILL", ge=0
+    )
+    lease_seconds: float = speed_key(
+        30.0, "Seconds after which a job that crashed on another machine no longer holds the run directory", ge=1
+    )
+    max_worker_deaths: int = speed_key(
+        2, "Times that a row may kill its worker, alone in it, until the row is given up as failed", ge=1
+    )
+    max_failed_fraction: float = speed_key(
+        0.5, "Stop when more than this share of a job's rows (of at least 50) has failed", gt=0, le=1
+    )
+    log_format: Literal["text", "json"] = speed_key(
+        "text", "'json': a line of JSON per log record, with the run's id and, where there is one, the row's"
+    )

@@ -66,11 +66,3 @@ class CandidateEngine(vLLMEngineStageUDF):
             return False, -(10**6), 0.0
         _, verdict = judge_reply(reply["generated_text"], json.loads(row["row"]), self.captions, self.synonyms)
         return verdict.rank
-
-
-def choose_among_candidates(processor: Any, captions: CaptionsConfig, synonyms: Synonyms) -> None:
-    """Put `CandidateEngine` in the place of the processor's engine."""
-    stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn_constructor_kwargs |= {"captions": captions, "synonyms": synonyms}
-    # Assignment would run the stage's validator a second time, which takes its resources for a GPU's.
-    stage.__dict__["fn"] = CandidateEngine

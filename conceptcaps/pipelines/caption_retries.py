@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from conceptcaps import schema, shards
 from conceptcaps.captions.duplicates import first_alike
@@ -25,16 +24,6 @@ def without_bad_captions(table: pa.Table) -> pa.Table:
         field = table.schema.field(at)
         table = table.set_column(at, field, pc.if_else(bad, pa.scalar(None, field.type), table[name]))
     return table
-
-
-def wants_captions(run: RunDir, source: tuple[str, ...]) -> bool:
-    """Whether some row below a folder of the run has no caption yet."""
-    for path in run.files(*source, suffix=".parquet"):
-        if "caption" not in pq.read_schema(path, filesystem=run.fs).names:
-            return True
-        if pq.read_table(path, columns=["caption"], filesystem=run.fs, partitioning=None)["caption"].null_count:
-            return True
-    return False
 
 
 def near_duplicates(run: RunDir, distance: int | None) -> pa.Table:
@@ -76,8 +65,5 @@ def reject_near_duplicates(run: RunDir, distance: int | None, rounds: int) -> in
         attempt = max([rounds, *(number + 1 for number in shards.attempts(run))])
         at = found.schema.get_field_index("attempt")
         found = found.set_column(at, found.schema.field(at), pa.array([attempt] * len(found), pa.int32()))
-        sink = pa.BufferOutputStream()
-        pq.write_table(found, sink)
-        name = f"near-duplicates-{found['id'][0]}.parquet"
-        run.write_bytes(sink.getvalue().to_pybytes(), shards.FOLDER, shards.attempt_folder(attempt), name)
+        shards.publish(run, found, attempt)
     return len(found)

@@ -18,6 +18,7 @@ from conceptcaps.config import Config
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import InputError
 from conceptcaps.extras import require
+from conceptcaps.pipelines.guard import Watch
 from conceptcaps.pipelines.steps import CAPTIONED, table_of
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS, Demand
@@ -27,10 +28,13 @@ ADAPTER = ("lora", "adapter")
 """Where stage `lora` leaves the fitted adapter, below the run directory."""
 
 
-def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
+def build_caption_processor(config: Config, watch: Watch | None = None) -> Callable[[Dataset], Dataset]:
     """The step that adds `caption` (or status 'rejected' or 'failed' with a reason) to rows of `steps.CAPTIONED`.
 
     Rows whose `status` or `caption` is set already pass through untouched and cost the engine nothing.
+
+    Args:
+        watch: guards against rows that kill the engine; None to leave that out.
 
     Raises:
         InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.
@@ -47,10 +51,9 @@ def build_caption_processor(config: Config) -> Callable[[Dataset], Dataset]:
         postprocess_map_kwargs={"num_cpus": TASK_CPUS},
     )
 
-    if config.captions.candidates > 1 or config.captions.rounds > 1:
-        from conceptcaps.pipelines.caption_candidates import choose_among_candidates
+    from conceptcaps.pipelines.guarded_engine import guard_engine  # imports vLLM's stage
 
-        choose_among_candidates(processor, config.captions, synonyms)
+    guard_engine(processor, config.captions, synonyms, watch)
 
     def add_captions(rows: Dataset) -> Dataset:
         return processor(rows).map_batches(
@@ -91,7 +94,7 @@ def processor_config(config: Config, device: Device, adapter: str | None) -> Any
         concurrency=(resources.workers, resources.max_workers or resources.workers),
         accelerator_type=resources.accelerator_type,
         placement_group_config={"bundles": [bundle] * served.tensor_parallel_size},
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": environment} | ({"py_executable": resources.python} if resources.python else {}),
         should_continue_on_error=True,
         # Its exporter wants Ray Serve.
         log_engine_metrics=False,
@@ -146,4 +149,11 @@ def find_synonyms(config: Config) -> dict[str, list[str]]:
 
 def finish(table: pa.Table, config: CaptionsConfig, synonyms: Synonyms) -> pa.Table:
     """Replies to rows, in the one schema that the next step expects."""
-    return table_of([postprocess(reply, config, synonyms) for reply in table.to_pylist()], CAPTIONED)
+    return table_of([postprocess(reply, config, synonyms) | times(reply) for reply in table.to_pylist()], CAPTIONED)
+
+
+def times(reply: dict[str, Any]) -> dict[str, float | None]:
+    """What the engine says that a reply took; nothing for rows that passed it by."""
+    seconds, startup = reply.get("engine_seconds"), reply.get("engine_startup")
+    taken = seconds is not None and seconds == seconds
+    return {"captions_seconds": seconds if taken else None, "captions_startup": startup if taken and startup else None}

@@ -1,64 +1,70 @@
 """specs -> captions -> audio -> alignment -> shards: one streaming Ray Data plan, resumed row by row.
 
 All pools run at the same time on their own resources, and blocks flow between them under Ray's back-pressure, so
-memory stays bounded however many rows there are. A block that was written is never made again: Ray Data's checkpoint
-holds the ids of its rows, and the next start reads only the others.
+memory stays bounded however many rows there are. A shard is published whole or not at all, and the shards themselves
+say which rows are done: the next start reads only the others. (Ray Data's own checkpoint would keep the same ids a
+second time, in a file per block, and filter rows in actors that need a CPU of their own.)
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from ray.data import DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig
+from ray.data import Dataset
 
-from conceptcaps import schema, shards
+from conceptcaps import shards
 from conceptcaps.alignment.tags import TagReference
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
-from conceptcaps.pipelines.caption_retries import (
-    near_duplicates,
-    reject_near_duplicates,
-    wants_captions,
-    without_bad_captions,
-)
+from conceptcaps.pipelines import attempts
+from conceptcaps.pipelines.caption_retries import reject_near_duplicates
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
-from conceptcaps.pipelines.source import read_blocks
+from conceptcaps.pipelines.follow import Tally, follow, let_plans_drain, published
+from conceptcaps.pipelines.guard import Watch
+from conceptcaps.pipelines.source import missing, read, read_blocks
 from conceptcaps.pipelines.specs import read_vocabulary
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
 from conceptcaps.provenance import resolved_models
-from conceptcaps.rundir import RunDir, code_version
+from conceptcaps.rundir import MANIFEST, Manifest, RunDir
 from conceptcaps.runtime import TASK_CPUS, Demand, check_capacity, pool_arguments
 
 logger = logging.getLogger(__name__)
 
 ENGINES = Engines()
+_CALIBRATING = -1  # for the markers of suspects: rows tried now are tried again
 CALIBRATION = ("alignment", "calibration.json")
 
 
 def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dict[str, Any]:
-    """Make every spec of the run into a shard row; returns counts and rates for the manifest."""
+    """Make every spec of the run into a shard row; returns counts and rates for the manifest.
+
+    Raises:
+        InputError: a cluster too small, more failed rows than the config allows, another job in the run directory.
+        Drained: the job was asked to stop; what is written is whole.
+    """
     started = time.monotonic()
-    check_capacity(demands(config))
+    check_capacity(demands(config), autoscaling=config.ray.autoscaling)
     threshold = find_threshold(config, run, engines)
     tags = tag_reference(config, run, engines)
-    for attempt in range(config.audio.rounds):
-        if attempt and not _write_rejected(run, attempt, config.captions.checks.near_duplicates):
-            break
-        _make(config, run, engines, attempt, threshold, tags)
+    tally = Tally(_run_id(run), shards.count_specs(run), config.ray.max_failed_fraction)
+    plan = partial(_make, config, run, engines, threshold, tags, tally)
+    plan(0)
+    for attempt in attempts.planned(config, run):
+        plan(attempt)
     reject_near_duplicates(run, config.captions.checks.near_duplicates, config.audio.rounds)
-    counts = shards.count(run).to_dict()
-    seconds = round(time.monotonic() - started, 1)
-    return {"counts": counts, "threshold": threshold.value, "seconds": seconds, "models": resolved_models(config)}
+    facts = {"counts": shards.count(run).to_dict(), "threshold": threshold.value, "models": resolved_models(config)}
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    return facts | ({"rates": rates} if (rates := tally.rates()) else {})
+
+
+def _run_id(run: RunDir) -> str:
+    return Manifest(run).data["run_id"] if run.exists(MANIFEST) else ""
 
 
 def demands(config: Config) -> list[Demand]:
@@ -71,21 +77,29 @@ def demands(config: Config) -> list[Demand]:
 
 
 def _make(
-    config: Config, run: RunDir, engines: Engines, attempt: int, threshold: Threshold, tags: TagReference | None
+    config: Config,
+    run: RunDir,
+    engines: Engines,
+    threshold: Threshold,
+    tags: TagReference | None,
+    tally: Tally,
+    attempt: int,
 ) -> None:
-    """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not written yet."""
-    name = shards.attempt_folder(attempt)
-    source = ("specs",) if attempt == 0 else ("retries", name)
-    with _checkpointed(run, name):
-        rows = _begun(read_blocks(run, *source, rows_per_block=config.ray.rows_per_block), attempt)
-        captioned = caption(rows, config, engines) if wants_captions(run, source) else rows
-        scored = align(synthesise(captioned, config, engines), config, engines, threshold, tags)
-        scored.write_parquet(
-            run.path(shards.FOLDER, name),
-            filesystem=run.fs,
-            ray_remote_args={"num_cpus": TASK_CPUS},
-            schema=schema.SHARD.with_metadata({b"conceptcaps": code_version().encode()}),
-        )
+    """One attempt: the rows of `specs` (attempt 0) or of `retries/attempt-k`, whichever are not published yet."""
+    done = shards.ids(run, attempt)
+    if dropped := shards.mend(run, attempt, done):
+        logger.warning("%d rows stood in two shards of attempt %d; one of each is dropped", dropped, attempt)
+    left = missing(run, *attempts.source(attempt), done=done, rows_per_block=config.ray.rows_per_block)
+    logger.info("attempt %d: %d rows are done, %d blocks are left", attempt, len(done), len(left))
+    if not left:
+        return
+    let_plans_drain()
+    watch = Watch(run, tally.run_id, attempt, run.token or uuid.uuid4().hex, config.ray.max_worker_deaths)
+    rows = _begun(read(run, left), attempt)
+    captioned = caption(rows, config, engines, watch) if attempts.wants_captions(run, attempt) else rows
+    scored = align(synthesise(captioned, config, engines, watch), config, engines, threshold, tags, watch)
+    follow(published(scored, run, attempt), tally)
+    watch.forget()
 
 
 def _begun(rows: Dataset, attempt: int) -> Dataset:
@@ -106,35 +120,40 @@ def _begin(table: pa.Table, attempt: int) -> pa.Table:
     return pa.table(columns, schema=CAPTIONED)
 
 
-def caption(rows: Dataset, config: Config, engines: Engines) -> Dataset:
+def caption(rows: Dataset, config: Config, engines: Engines, watch: Watch | None = None) -> Dataset:
     """Adds `caption`, by the served LLM or by an engine inside the workers."""
     if config.captions.engine == "vllm":
-        return build_caption_processor(config)(rows)
+        return build_caption_processor(config, watch)(rows)
     return rows.map_batches(
         Caption,
-        fn_constructor_args=(config.captions, engines),
+        fn_constructor_args=(config.captions, engines, watch),
         batch_format="pyarrow",
         **pool_arguments(config.captions.resources),
     )
 
 
-def synthesise(rows: Dataset, config: Config, engines: Engines) -> Dataset:
+def synthesise(rows: Dataset, config: Config, engines: Engines, watch: Watch | None = None) -> Dataset:
     """Adds `takes`, `sampling_rate` and `duration`."""
     return rows.map_batches(
         Synthesise,
-        fn_constructor_args=(config.audio, engines),
+        fn_constructor_args=(config.audio, engines, watch),
         batch_format="pyarrow",
         **pool_arguments(config.audio.resources),
     )
 
 
 def align(
-    rows: Dataset, config: Config, engines: Engines, threshold: Threshold, tags: TagReference | None = None
+    rows: Dataset,
+    config: Config,
+    engines: Engines,
+    threshold: Threshold,
+    tags: TagReference | None = None,
+    watch: Watch | None = None,
 ) -> Dataset:
-    """Scores the takes and ends every row: the columns of a shard."""
+    """Checks and scores the takes and ends every row: the columns of a shard, and what the row took."""
     return rows.map_batches(
         Align,
-        fn_constructor_args=(config.alignment, engines, config.audio, threshold, tags),
+        fn_constructor_args=(config.alignment, engines, config.audio, threshold, tags, watch),
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )
@@ -168,13 +187,16 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
     settings = config.alignment.threshold
     logger.info("calibrating the threshold on %d rows", settings.num_calibration)
     specs = read_blocks(run, "specs", rows_per_block=config.ray.rows_per_block, limit=settings.num_calibration)
-    made = synthesise(caption(_begun(specs, attempt=0), config, engines), config, engines).map_batches(
+    watch = Watch(run, _run_id(run), _CALIBRATING, run.token or uuid.uuid4().hex, config.ray.max_worker_deaths)
+    captioned = caption(_begun(specs, attempt=0), config, engines, watch)
+    made = synthesise(captioned, config, engines, watch).map_batches(
         Embed,
-        fn_constructor_args=(config.alignment, engines),
+        fn_constructor_args=(config.alignment, engines, watch),
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )
     found = sorted(made.take_all(), key=lambda row: row["id"])
+    watch.forget()
     audio = np.array([row["audio_embedding"] for row in found], dtype=np.float32)
     text = np.array([row["text_embedding"] for row in found], dtype=np.float32)
     null = null_scores(audio, text, [row["caption"] for row in found])
@@ -187,45 +209,3 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
         "matched_scores": (audio * text).sum(1).tolist(),
         "audio_mean": audio.mean(0).tolist(),
     }
-
-
-def _write_rejected(run: RunDir, attempt: int, distance: int | None) -> int:
-    """Write the rows that the last attempt rejected as the input of the next; returns how many there are.
-
-    Rows of a counterfactual pair stay rejected: made again with another seed, they would be no pair.
-
-    Args:
-        distance: of captions that are near-duplicates, which are refused too.
-    """
-    name = shards.attempt_folder(attempt)
-    if run.exists("retries", name, "rows.parquet"):
-        return pq.read_metadata(run.path("retries", name, "rows.parquet"), filesystem=run.fs).num_rows
-    again = (pc.field("status") == schema.REJECTED) & pc.field("pair_id").is_null()
-    tables = [table.filter(again) for table in shards.latest(run, CAPTIONED.names)]
-    tables.append(near_duplicates(run, distance).select(CAPTIONED.names))
-    rejected = (
-        without_bad_captions(pa.concat_tables(tables, promote_options="default"))
-        .drop_columns(["status", "reason"])
-        .sort_by("id")
-    )
-    if len(rejected):
-        sink = pa.BufferOutputStream()
-        pq.write_table(rejected, sink)
-        run.write_bytes(sink.getvalue().to_pybytes(), "retries", name, "rows.parquet")
-    return len(rejected)
-
-
-@contextmanager
-def _checkpointed(run: RunDir, name: str) -> Iterator[None]:
-    """Ray Data's row checkpoint for the plans built and executed inside."""
-    context = DataContext.get_current()
-    before = context.checkpoint_config
-    folder = run.path("checkpoints", name)
-    run.fs.create_dir(folder, recursive=True)
-    context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=folder, override_filesystem=run.fs, delete_checkpoint_on_success=False
-    )
-    try:
-        yield
-    finally:
-        context.checkpoint_config = before

@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 def to_batch(rows: Iterable[Row]) -> Batch:
     """Rows to the columns that an engine takes."""
     rows = list(rows)
-    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
 
 
 def pending(rows: Iterable[Row]) -> list[Row]:
@@ -27,13 +27,16 @@ def pending(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.get("status") is None]
 
 
-def fail(row: Row, stage: str, error: BaseException) -> None:
+def fail(row: Row, stage: str, error: BaseException, run_id: str = "") -> None:
     """End a row as failed, with the error in its reason."""
-    logger.warning("row %s failed in %s: %s", row.get("id"), stage, describe(error))
+    ids = {"row_id": row.get("id"), "run_id": run_id}
+    logger.warning("row %s failed in %s: %s", row.get("id"), stage, describe(error), extra=ids)
     row["status"], row["reason"] = FAILED, reason(stage, "error", describe(error))
 
 
-def answers(call: Callable[[list[Row]], list[Answer]], rows: list[Row], stage: str) -> list[tuple[Row, Answer]]:
+def answers(
+    call: Callable[[list[Row]], list[Answer]], rows: list[Row], stage: str, run_id: str = ""
+) -> list[tuple[Row, Answer]]:
     """Each row with the engine's answer; a row whose own call raises is ended as failed and left out.
 
     A wrong number of answers is the engine's mistake and is raised. So is an InputError: the configuration is at
@@ -47,9 +50,9 @@ def answers(call: Callable[[list[Row]], list[Answer]], rows: list[Row], stage: s
         raise
     except Exception as error:
         if len(rows) == 1:
-            fail(rows[0], stage, error)
+            fail(rows[0], stage, error, run_id)
             return []
         logger.warning("%s: a batch of %d raised (%s), trying its rows one by one", stage, len(rows), describe(error))
-        return [pair for row in rows for pair in answers(call, [row], stage)]
+        return [pair for row in rows for pair in answers(call, [row], stage, run_id)]
     assert len(found) == len(rows), f"{stage} gave {len(found)} answers to {len(rows)} rows"
     return list(zip(rows, found, strict=True))

@@ -7,10 +7,13 @@ an operator that holds a whole CPU, which a two-CPU cluster of standing pools do
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import ray.data
@@ -19,8 +22,25 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from conceptcaps.errors import InputError
+from conceptcaps.retrying import with_retries
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one read task reads."""
+
+    path: str
+    start: int
+    num_rows: int
+    wanted: bytes | None = None
+    """Which of these rows, as packed bits; None: all."""
+
+    @property
+    def count(self) -> int:
+        """Rows that come out."""
+        return self.num_rows if self.wanted is None else int(_unpack(self.wanted, self.num_rows).sum())
 
 
 def read_blocks(run: RunDir, *parts: str, rows_per_block: int, limit: int | None = None) -> Dataset:
@@ -32,19 +52,49 @@ def read_blocks(run: RunDir, *parts: str, rows_per_block: int, limit: int | None
     Raises:
         InputError: the folder holds no rows.
     """
-    source = ParquetRows(run.fs, run.files(*parts, suffix=".parquet"), rows_per_block, limit)
-    if not source.slices:
+    found = list(slices(run.fs, run.files(*parts, suffix=".parquet"), rows_per_block, limit))
+    if not found:
         raise InputError(run.uri(*parts), "holds no rows", "Run the stage that writes them first")
-    return ray.data.read_datasource(source, override_num_blocks=len(source.slices), num_cpus=TASK_CPUS)
+    return read(run, found)
+
+
+def read(run: RunDir, wanted: list[Slice]) -> Dataset:
+    """One block per slice."""
+    return ray.data.read_datasource(ParquetRows(run.fs, wanted), override_num_blocks=len(wanted), num_cpus=TASK_CPUS)
+
+
+def missing(run: RunDir, *parts: str, done: pa.Array, rows_per_block: int) -> list[Slice]:
+    """The slices of all Parquet files below a folder, without the rows whose ids are in `done`.
+
+    Slices are cut as if nothing were done, so that a row stays with its neighbours over any number of starts.
+    """
+    found: list[Slice] = []
+    for path in run.files(*parts, suffix=".parquet"):
+        whole = list(slices(run.fs, [path], rows_per_block))
+        if not len(done):
+            found += whole
+            continue
+        ids = with_retries(partial(_read_ids, run.fs, path), f"reading {path}")
+        left = pc.invert(pc.is_in(ids, value_set=done)).to_numpy(zero_copy_only=False)
+        for piece in whole:
+            own = left[piece.start : piece.start + piece.num_rows]
+            if own.all():
+                found.append(piece)
+            elif own.any():
+                found.append(replace(piece, wanted=np.packbits(own).tobytes()))
+    return found
+
+
+def _read_ids(fs: pafs.FileSystem, path: str) -> pa.Array:
+    return pq.read_table(path, columns=["id"], filesystem=fs, partitioning=None)["id"].combine_chunks()
 
 
 class ParquetRows(Datasource):
-    """One read task for each `rows_per_block` rows of each file."""
+    """One read task per slice."""
 
-    def __init__(self, fs: pafs.FileSystem, paths: list[str], rows_per_block: int, limit: int | None = None):
+    def __init__(self, fs: pafs.FileSystem, wanted: list[Slice]):
         super().__init__()
-        self.fs = fs
-        self.slices = list(_slices(fs, paths, rows_per_block, limit))
+        self.fs, self.slices = fs, wanted
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -53,33 +103,40 @@ class ParquetRows(Datasource):
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         return [
-            ReadTask(partial(read_slice, self.fs, *piece), _metadata(piece), per_task_row_limit=per_task_row_limit)
+            ReadTask(partial(read_slice, self.fs, piece), _metadata(piece), per_task_row_limit=per_task_row_limit)
             for piece in self.slices
         ]
 
 
-Slice = tuple[str, int, int]
-"""(path, first row, number of rows)"""
-
-
-def _slices(fs: pafs.FileSystem, paths: list[str], rows_per_block: int, limit: int | None) -> Iterator[Slice]:
+def slices(fs: pafs.FileSystem, paths: Iterable[str], rows_per_block: int, limit: int | None = None) -> Iterator[Slice]:
+    """Every `rows_per_block` rows of each file; the first `limit` rows in all."""
     left = limit
     for path in paths:
-        num_rows = pq.read_metadata(path, filesystem=fs).num_rows
+        num_rows = with_retries(partial(_num_rows, fs, path), f"reading {path}")
         if left is not None:
             num_rows = min(num_rows, left)
             left -= num_rows
         for start in range(0, num_rows, rows_per_block):
-            yield path, start, min(rows_per_block, num_rows - start)
+            yield Slice(path, start, min(rows_per_block, num_rows - start))
+
+
+def _num_rows(fs: pafs.FileSystem, path: str) -> int:
+    return pq.read_metadata(path, filesystem=fs).num_rows
 
 
 def _metadata(piece: Slice) -> BlockMetadata:
-    path, _, num_rows = piece
-    return BlockMetadata(num_rows=num_rows, size_bytes=None, input_files=(path,), exec_stats=None)
+    return BlockMetadata(num_rows=piece.count, size_bytes=None, input_files=(piece.path,), exec_stats=None)
 
 
-def read_slice(fs: pafs.FileSystem, path: str, start: int, num_rows: int) -> Iterable[pa.Table]:
-    """Rows [start, start + num_rows) of a Parquet file; only the row groups that hold them are read."""
+def read_slice(fs: pafs.FileSystem, piece: Slice) -> Iterable[pa.Table]:
+    """The rows of a slice; only the row groups that hold them are read."""
+    table = with_retries(partial(_read, fs, piece.path, piece.start, piece.num_rows), f"reading {piece.path}")
+    if piece.wanted is not None:
+        table = table.filter(pa.array(_unpack(piece.wanted, piece.num_rows)))
+    yield table.combine_chunks()
+
+
+def _read(fs: pafs.FileSystem, path: str, start: int, num_rows: int) -> pa.Table:
     with fs.open_input_file(path) as handle, pq.ParquetFile(handle) as file:
         groups: list[int] = []
         first = offset = 0
@@ -90,4 +147,8 @@ def read_slice(fs: pafs.FileSystem, path: str, start: int, num_rows: int) -> Ite
                     first = offset
                 groups.append(index)
             offset += length
-        yield file.read_row_groups(groups).slice(start - first, num_rows).combine_chunks()
+        return file.read_row_groups(groups).slice(start - first, num_rows)
+
+
+def _unpack(bits: bytes, num_rows: int) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=num_rows).astype(bool)

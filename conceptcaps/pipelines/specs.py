@@ -21,6 +21,7 @@ from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import derive, row_identity
+from conceptcaps.shards import FOLDER as SHARDS
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary, aspects_column
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MODEL = ("vae", "model.safetensors")
 CHUNKS_PER_FILE = 16
+ROW_GROUP = 1024
+"""Rows per row group of the specs: the least that a read task of the streaming plan reads."""
 MAPPED_ROWS = 1500
 """Rows on the maps of the latent space."""
 _IN_FLIGHT = 4
@@ -129,9 +132,13 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
         InputError: the model is not there, or the rules leave nothing to sample.
     """
     sampler = make_sampler(config, run)
-    run.delete("specs")
     total = config.specs.num_samples
     jobs = [(file, *bounds) for file, bounds in enumerate(file_bounds(total))]
+    kept = _refuse_other_rows(sampler, config, run)
+    if not kept:
+        run.delete("specs")
+    elif config.specs.max_per_set is None:
+        jobs = [job for job in jobs if job[-1] > kept]
     if config.specs.max_per_set is not None:
         _write_limited(sampler, config, run, jobs)
     elif ray.is_initialized() and len(jobs) > 1:
@@ -140,8 +147,30 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
         for job in jobs:
             write_file(sampler, run.location, config.seed, *job)
     num_pairs = write_pairs(sampler, config, run)
-    facts = {"rows": total + 2 * num_pairs, "files": len(jobs), "acceptance": sampler.acceptance}
+    facts = {"rows": total + 2 * num_pairs, "files": len(file_bounds(total)), "acceptance": sampler.acceptance}
     return facts | ({"counterfactual_pairs": num_pairs} if num_pairs else {})
+
+
+def _refuse_other_rows(sampler: Sampler, config: Config, run: RunDir) -> int:
+    """How many specs a run has whose rows are made already: they stay, and sampling must give them again.
+
+    Raises:
+        InputError: it does not, for one because this version samples otherwise.
+    """
+    paths = [path for path in run.files("specs", suffix=".parquet") if "/part-" in path]
+    if not paths or not run.files(SHARDS, suffix=".parquet"):
+        return 0
+    total = sum(pq.read_metadata(path, filesystem=run.fs).num_rows for path in paths)
+    begin, end = file_bounds(total)[-1]
+    if config.specs.max_per_set is None:  # there, a row depends on all before it
+        before = pq.read_table(paths[-1], filesystem=run.fs, partitioning=None)
+        if not before.equals(specs_table(sampler.rows(begin, end), sampler.rules.vocabulary, config.seed, begin)):
+            raise InputError(
+                run.uri("specs"),
+                "are not what this version samples, and rows are made of them",
+                "Go on with the version in the manifest, or give a new --run-dir",
+            )
+    return total
 
 
 def file_bounds(total: int) -> list[tuple[int, int]]:
@@ -336,5 +365,5 @@ def _lists(matrix: np.ndarray, tags: tuple[str, ...]) -> pa.ListArray:
 def write_table(table: pa.Table, run: RunDir, *parts: str) -> None:
     """Write a table as one Parquet file, whole or not at all."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
     run.write_bytes(sink.getvalue(), *parts)

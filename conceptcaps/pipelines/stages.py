@@ -15,6 +15,9 @@ import yaml
 
 from conceptcaps.config import Config, output_settings
 from conceptcaps.errors import InputError, describe, input_error_in
+from conceptcaps.lease import Lease
+from conceptcaps.logs import name_run
+from conceptcaps.pipelines.drain import Drained, stop_at_once
 from conceptcaps.rundir import CONFIG, Manifest, RunDir
 
 logger = logging.getLogger(__name__)
@@ -85,13 +88,8 @@ def parse_stages(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(stage.name for stage in STAGES if stage.name in names)
 
 
-def open_run(config: Config, stages: Sequence[str] = tuple(BY_NAME)) -> tuple[RunDir, Manifest]:
-    """The run directory and its manifest, once every stage made before agrees with the config.
-
-    Raises:
-        InputError: settings that differ from those a stage was made with, listing each.
-    """
-    run = RunDir(config.run_dir or f"runs/{config.name}")
+def _check_needs(config: Config, stages: Sequence[str], run: RunDir) -> Manifest:
+    """Refuse, before anything is written, a run that cannot go on with this config and these stages."""
     manifest = Manifest(run)
     for stage in STAGES:
         manifest.check_settings(stage.name, settings_of(stage, config))
@@ -103,21 +101,44 @@ def open_run(config: Config, stages: Sequence[str] = tuple(BY_NAME)) -> tuple[Ru
                 f"needs stage {missing[0]!r}, not finished in {run}",
                 f"Run --stages {missing[0]} first",
             )
+    return manifest
+
+
+def open_run(config: Config, stages: Sequence[str], run: RunDir) -> Manifest:
+    """The manifest of a run directory, once every stage made before agrees with the config.
+
+    Raises:
+        InputError: settings that differ from those a stage was made with, listing each; a stage whose needs are
+            missing.
+    """
+    manifest = _check_needs(config, stages, run)
     run.write_bytes(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode(), CONFIG)
     manifest.save()
-    return run, manifest
+    return manifest
 
 
 def run_stages(config: Config, stages: Sequence[str], report: Callable[[str], None] = logger.info) -> RunDir:
-    """Run stages in order, skipping those whose manifest says finished.
+    """Run stages in order, skipping those whose manifest says finished. Nobody else may write to the run meanwhile.
 
     Args:
         report: is told one line per stage.
 
     Raises:
-        InputError: bad input, in the config or in what a stage reads.
+        InputError: bad input, in the config or in what a stage reads; another job in the run directory.
+        Drained: the job was asked to stop, and has.
     """
-    run, manifest = open_run(config, stages)
+    run = RunDir(config.run_dir or f"runs/{config.name}")
+    _check_needs(config, stages, run)
+    with Lease(run, config.ray.lease_seconds, on_loss=stop_at_once):
+        _run_all(config, stages, run, report)
+    return run
+
+
+def _run_all(config: Config, stages: Sequence[str], run: RunDir, report: Callable[[str], None]) -> None:
+    if stale := run.clean():
+        report(f"{len(stale)} unfinished files of an earlier job are removed")
+    manifest = open_run(config, stages, run)
+    name_run(manifest.data["run_id"])
     for name in stages:
         stage = BY_NAME[name]
         if manifest.is_finished(name):
@@ -126,7 +147,6 @@ def run_stages(config: Config, stages: Sequence[str], report: Callable[[str], No
         report(f"{name}: {stage.help.lower()} ...")
         facts, seconds = _run_one(stage, config, run, manifest)
         report(f"{name}: done in {seconds:.0f} s{_summary(facts)}")
-    return run
 
 
 def _run_one(stage: Stage, config: Config, run: RunDir, manifest: Manifest) -> tuple[dict[str, Any], float]:
@@ -135,6 +155,9 @@ def _run_one(stage: Stage, config: Config, run: RunDir, manifest: Manifest) -> t
     started = time.monotonic()
     try:
         facts = function(config, run)
+    except Drained:
+        manifest.stop(stage.name)
+        raise
     except BaseException as error:
         refused = input_error_in(error)
         manifest.fail(stage.name, describe(refused or error))

@@ -5,9 +5,11 @@ Rows ride through every step to the end; a step passes on untouched what an earl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,16 @@ from conceptcaps.config.audio import AudioConfig
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.engines import Aligner, Captioner, Synthesiser
 from conceptcaps.pairs import skeleton
+from conceptcaps.pipelines.guard import Guard, Watch
 from conceptcaps.pipelines.isolation import Row, answers, fail, pending, to_batch
+from conceptcaps.pipelines.telemetry import stage_seconds
+
+Answer = TypeVar("Answer")
+
+STAGES = ("captions", "audio", "alignment")
+TIMES = pa.schema([pa.field(f"{stage}_{what}", pa.float32()) for stage in STAGES for what in ("seconds", "startup")])
+"""What a row took, in seconds of a worker of each stage: its share of its batches, and, in the first row that a worker
+makes, the worker's start. They travel with the row to be added up where it is published, and stand in no shard."""
 
 CAPTIONED = pa.schema(
     [
@@ -36,6 +47,7 @@ CAPTIONED = pa.schema(
         pa.field("status", pa.string()),
         pa.field("reason", pa.string()),
         *schema.CAPTION_CHECKS,
+        *TIMES,
     ]
 )
 SYNTHESISED = pa.schema(
@@ -46,6 +58,7 @@ SYNTHESISED = pa.schema(
         pa.field("duration", pa.float64()),
     ]
 )
+DECIDED = pa.schema([*schema.SHARD, *TIMES])
 EMBEDDED = pa.schema(
     [
         pa.field("id", pa.string()),
@@ -70,16 +83,63 @@ class Engines:
     aligner: Callable[[AlignmentConfig], Aligner] = make_aligner
 
 
-class Caption:
-    """Tags to a caption, by an engine that runs in this worker."""
+class Step:
+    """One engine and the care taken of its rows.
 
-    def __init__(self, config: CaptionsConfig, engines: Engines):
+    Attributes:
+        stage: its name in reasons, metrics and the run directory.
+    """
+
+    stage: str
+
+    def __init__(self, watch: Watch | None, started: float):
+        """Args:
+        watch: None to let a row that kills its worker do so for ever (calibration, benchmarks).
+        started: `time.perf_counter()` when the engine began to load.
+        """
+        self.guard = Guard.of(watch, self.stage)
+        self.run_id = watch.run_id if watch else ""
+        self._startup: float | None = time.perf_counter() - started
+
+    def answers(self, call: Callable[[list[Row]], list[Answer]], rows: list[Row]) -> list[tuple[Row, Answer]]:
+        """Each row with the engine's answer; rows that it cannot do are ended and left out."""
+        if self.guard is None:
+            return answers(partial(self._timed, call), rows, self.stage, self.run_id)
+        alive = self.guard.give_up(rows)
+        watched = partial(self._watched, self.guard, call)
+        return [pair for piece in self.guard.pieces(alive) for pair in answers(watched, piece, self.stage, self.run_id)]
+
+    def _watched(self, guard: Guard, call: Callable[[list[Row]], list[Answer]], rows: list[Row]) -> list[Answer]:
+        with guard.trying(rows):
+            return self._timed(call, rows)
+
+    def _timed(self, call: Callable[[list[Row]], list[Answer]], rows: list[Row]) -> list[Answer]:
+        begun = time.perf_counter()
+        try:
+            return call(rows)
+        finally:
+            took = time.perf_counter() - begun
+            stage_seconds(self.stage).observe(took)
+            for row in rows:
+                row[f"{self.stage}_seconds"] = (row.get(f"{self.stage}_seconds") or 0.0) + took / len(rows)
+            if self._startup is not None:
+                rows[0][f"{self.stage}_startup"], self._startup = self._startup, None
+
+
+class Caption(Step):
+    """Tags to a caption, by an engine that runs in this worker; a row that brings its caption keeps it."""
+
+    stage = "captions"
+
+    def __init__(self, config: CaptionsConfig, engines: Engines, watch: Watch | None = None):
+        started = time.perf_counter()
         self.engine = engines.captioner(config)
+        super().__init__(watch, started)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         uncaptioned = [row for row in pending(rows) if row["caption"] is None]
-        for row, caption in answers(self._caption, uncaptioned, "captions"):
+        for row, caption in self.answers(self._caption, uncaptioned):
             whole = complete(caption, row)
             row |= {"caption": whole} | caption_checks(whole, row["aspect_list"] or ())
         return table_of(rows, CAPTIONED)
@@ -88,12 +148,16 @@ class Caption:
         return self.engine(to_batch(map(skeleton, rows)))
 
 
-class Synthesise:
+class Synthesise(Step):
     """A caption to `candidates` takes of audio, each from its own seed and encoded here, once."""
 
-    def __init__(self, config: AudioConfig, engines: Engines):
+    stage = "audio"
+
+    def __init__(self, config: AudioConfig, engines: Engines, watch: Watch | None = None):
+        started = time.perf_counter()
         self.config = config
         self.engine = engines.synthesiser(config)
+        super().__init__(watch, started)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
@@ -103,7 +167,7 @@ class Synthesise:
         for take in range(self.config.candidates):
             # The rows of a pair must not differ in which take was kept.
             wanted = [row for row in pending(alive) if not (take and row["pair_id"])]
-            for row, waveform in answers(partial(self._render, take), wanted, "audio"):
+            for row, waveform in self.answers(partial(self._render, take), wanted):
                 self._encode(row, waveform)
         return table_of([self._without_takes_if_ended(row) for row in rows], SYNTHESISED)
 
@@ -117,7 +181,7 @@ class Synthesise:
         try:
             row["takes"].append(signal.encode(waveform, rate, self.config.format))
         except ValueError as error:
-            fail(row, "audio", error)
+            fail(row, "audio", error, self.run_id)
         row["sampling_rate"], row["duration"] = rate, waveform.shape[-1] / rate
 
     @staticmethod
@@ -125,11 +189,15 @@ class Synthesise:
         return row if row.get("status") is None else row | {"takes": None, "sampling_rate": None, "duration": None}
 
 
-class Embed:
+class Embed(Step):
     """Captions and takes into the aligner's space; the first half of `Align`, and all that calibration needs."""
 
-    def __init__(self, config: AlignmentConfig, engines: Engines):
+    stage = "alignment"
+
+    def __init__(self, config: AlignmentConfig, engines: Engines, watch: Watch | None = None):
+        started = time.perf_counter()
         self.engine = engines.aligner(config)
+        super().__init__(watch, started)
 
     def embed(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each row the (takes, dim) audio embeddings and the (dim,) text embedding."""
@@ -146,13 +214,13 @@ class Embed:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = pending(table.to_pylist())
-        for row, (audio, text) in answers(self.embed, rows, "alignment"):
+        for row, (audio, text) in self.answers(self.embed, rows):
             row["audio_embedding"], row["text_embedding"] = audio[0].tolist(), text.tolist()
         return table_of(pending(rows), EMBEDDED)
 
 
 class Align(Embed):
-    """Check and score the takes, keep the best, accept or reject it: the row as the shard holds it.
+    """Check and score the takes, keep the best, accept or reject it: the row as a shard holds it, and what it took.
 
     Args:
         config: section `alignment`.
@@ -160,6 +228,7 @@ class Align(Embed):
         audio: section `audio`.
         threshold: from which score a clip is accepted.
         tags: what tags are verified against; None verifies none.
+        watch: guards against rows that kill the worker.
     """
 
     def __init__(
@@ -169,16 +238,17 @@ class Align(Embed):
         audio: AudioConfig,
         threshold: Threshold,
         tags: TagReference | None = None,
+        watch: Watch | None = None,
     ):
-        super().__init__(config, engines)
+        super().__init__(config, engines, watch)
         self.audio, self.threshold = audio, threshold
         self.verifier = Verifier.make(self.engine, tags, config) if tags else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, (takes, text, measures) in answers(self.hear, pending(rows), "alignment"):
+        for row, (takes, text, measures) in self.answers(self.hear, pending(rows)):
             self._decide(row, takes, takes @ text, measures)
-        return table_of(rows, schema.SHARD)
+        return table_of(rows, DECIDED)
 
     def hear(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray, list[Measures | None]]]:
         """For each row the embeddings as of `embed`, and the measures of each take."""
@@ -190,7 +260,7 @@ class Align(Embed):
 
     def _decide(self, row: Row, takes: np.ndarray, scores: np.ndarray, measures: list[Measures | None]) -> None:
         if not np.isfinite(scores).all():
-            fail(row, "alignment", ValueError("the score is not finite"))
+            fail(row, "alignment", ValueError("the score is not finite"), self.run_id)
             return
         audio = self.audio
         problems = [problem(m, row["duration"], audio.duration, audio.checks) if m else None for m in measures]
