@@ -1,6 +1,7 @@
 """A synthetic corpus distilled on Ray Data: rows per second, and the most memory that the driver and Ray take.
 
-`python benchmarks/taxonomy.py [NUM_ROWS] [--folder DIR]`. Rows have tags of the lexicon, Zipf-distributed, spelt in
+`python benchmarks/taxonomy.py [NUM_ROWS] [--folder DIR] [--make-only]`. The corpus is made first and not timed; with
+`--folder` it stays there for the next time. Rows have tags of the lexicon, Zipf-distributed, spelt in
 several ways, with modifiers that make thousands of distinct tags. The ratio is to a plain loop in one process that
 only reads, parses and counts the same rows, once; distilling passes over them five times.
 """
@@ -12,15 +13,13 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import describe_machine
+from machine import PeakMemory, describe_machine
 
 from conceptcaps import seeding
 from conceptcaps.config import load
@@ -58,32 +57,6 @@ def make_part(tags: np.ndarray, begin: int, end: int) -> pa.Table:
     return pa.table({"caption": captions, "aspect_list": aspects})
 
 
-class PeakMemory:
-    """The most memory, in bytes, that this process and all it started held at once (proportional set size)."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak, self.stop = 0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self.stop.wait(1.0):
-            self.peak = max(self.peak, sum(map(_memory, [me, *me.children(recursive=True)])))
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        return process.memory_full_info().pss
-    except psutil.Error:  # it has ended
-        return 0
-
-
 def plain_loop(corpus: Path) -> float:
     """Rows per second of reading, parsing and counting in this process alone."""
     matcher = Matcher.of(Vocabulary(dict.fromkeys(CATEGORIES, ())))
@@ -96,21 +69,28 @@ def plain_loop(corpus: Path) -> float:
     return (totals.num_good + totals.num_bad) / (time.perf_counter() - started)
 
 
-def main(num_rows: int, folder: Path) -> None:
-    corpus = folder / "corpus"
-    corpus.mkdir(parents=True)
+def make_corpus(num_rows: int, corpus: Path) -> None:
+    """Write the rows that are not there yet."""
+    corpus.mkdir(parents=True, exist_ok=True)
     tags = make_tags()
     for begin in range(0, num_rows, ROWS_PER_FILE):
-        part = make_part(tags, begin, min(begin + ROWS_PER_FILE, num_rows))
-        pq.write_table(part, corpus / f"{begin:09d}.parquet", compression="zstd")
+        path = corpus / f"{begin:09d}.parquet"
+        if not path.exists():
+            part = make_part(tags, begin, min(begin + ROWS_PER_FILE, num_rows))
+            pq.write_table(part, path.with_suffix(".part"), compression="zstd")
+            path.with_suffix(".part").rename(path)
+
+
+def measure(num_rows: int, corpus: Path, run: Path) -> dict[str, object]:
+    """Distil the corpus once on a Ray of its own."""
     plain = plain_loop(corpus)
     connect(RayConfig(num_cpus=2, object_store_mb=1000), quiet=True)
     with PeakMemory() as memory:
         started = time.perf_counter()
-        facts = run_taxonomy(load(None, [f"taxonomy.annotations={corpus}"]), RunDir(folder / "run"))
+        facts = run_taxonomy(load(None, [f"taxonomy.annotations={corpus}"]), RunDir(run))
         seconds = time.perf_counter() - started
     assert facts["rows_read"] == num_rows
-    result = {
+    return {
         "machine": describe_machine() | {"load": os.getloadavg()},
         "rows": num_rows,
         "rows_kept": facts["rows_kept"],
@@ -120,18 +100,26 @@ def main(num_rows: int, folder: Path) -> None:
         "of_a_plain_counting_loop": round(num_rows / seconds / plain, 3),
         "peak_memory_gb": round(memory.peak / 1e9, 2),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("num_rows", nargs="?", type=int, default=5_000_000)
+    parser.add_argument("--folder", type=Path, help="where the corpus is, or is made; a temporary one otherwise")
+    parser.add_argument("--make-only", action="store_true", help="make the corpus and stop")
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="taxonomy-benchmark-"))
+    try:
+        corpus = (arguments.folder or place) / f"corpus-{arguments.num_rows}"
+        make_corpus(arguments.num_rows, corpus)
+        if not arguments.make_only:
+            result = measure(arguments.num_rows, corpus, place / "run")
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+            print(json.dumps(result, indent=2))
+    finally:
+        shutil.rmtree(place)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("num_rows", nargs="?", type=int, default=5_000_000)
-    parser.add_argument("--folder", type=Path, help="for the corpus and the run; a temporary one otherwise")
-    arguments = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="taxonomy-benchmark-", dir=arguments.folder))
-    try:
-        main(arguments.num_rows, place)
-    finally:
-        shutil.rmtree(place)
+    main()

@@ -129,14 +129,23 @@ def nearest(reference: Reference, made: Mapping[str, np.ndarray]) -> Plot:
     return plot
 
 
-def latent_map(points: np.ndarray, genres: np.ndarray, vocabulary: Vocabulary, most: int = 8) -> Plot:
-    """Projected latents (num_rows, 2), coloured by their commonest genres (vocabulary columns, -1 for none)."""
-    plot, (axis,) = _panels(1, 6, 5)
+def latent_maps(points: Mapping[str, np.ndarray], genres: np.ndarray, vocabulary: Vocabulary, most: int = 8) -> Plot:
+    """A panel per model: latents on a plane, float (num_rows, 2), coloured by their commonest genres.
+
+    Args:
+        points: by the model's name.
+        genres: int (num_rows,), vocabulary columns, -1 for none.
+        vocabulary: of the columns.
+        most: genres that have a colour.
+    """
+    plot, axes = _panels(len(points), 5, 4)
     names, counts = np.unique(genres[genres >= 0], return_counts=True)
-    axis.plot(points[:, 0], points[:, 1], ".", color="0.85", markersize=3)
-    for genre in names[np.argsort(-counts)][:most]:
-        chosen = genres == genre
-        axis.plot(points[chosen, 0], points[chosen, 1], ".", markersize=4, label=vocabulary.tags[genre])
-    axis.set_axis_off()
-    axis.legend(fontsize=7)
+    for axis, (title, places) in zip(axes, points.items(), strict=True):
+        axis.plot(places[:, 0], places[:, 1], ".", color="0.85", markersize=3)
+        for genre in names[np.argsort(-counts)][:most]:
+            chosen = genres == genre
+            axis.plot(places[chosen, 0], places[chosen, 1], ".", markersize=4, label=vocabulary.tags[genre])
+        axis.set_title(title, fontsize=8)
+        axis.set_axis_off()
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return plot

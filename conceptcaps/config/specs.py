@@ -24,7 +24,17 @@ class SpecsConfig(Section):
     calibrate_marginals: bool = Field(True, description="Tags as frequent as in training, or as balancing wants them")
     calibrate_sizes: bool = Field(True, description="Set sizes as in training")
     rarity_temperature: float = Field(1.0, description="Above 1: rare tags become commoner (share ** (1 / this))", ge=1)
-    min_share: float = Field(0.0, description="Least share of rows wanted of every tag", ge=0, le=0.5)
+    min_share: float = Field(
+        0.0,
+        description="Least share of rows that calibration aims at for every tag; `min_positives` guarantees",
+        ge=0,
+        le=0.5,
+    )
+    min_positives: int = Field(
+        0,
+        description="Fewest rows of every tag: rows drawn given a tag come besides num_samples until it has them",
+        ge=0,
+    )
     counterfactual: tuple[str, ...] = Field(
         (), description="Tags to make pairs of rows for: one with the tag, one without, all else equal"
     )

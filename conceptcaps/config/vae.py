@@ -37,5 +37,8 @@ class VaeConfig(Section):
     validation_fraction: float = Field(0.1, description="Rows kept for early stopping", gt=0, lt=0.5)
     patience: int = Field(30, description="Epochs without a better validation bound before stopping", ge=1)
     importance_samples: int = Field(500, description="Samples of the reported IWAE bound (Burda et al. 2016)", ge=1)
+    maps: tuple[Literal["pca", "tsne", "umap"], ...] = Field(
+        ("pca", "umap"), description="Maps drawn of a beta-VAE's latent space; t-SNE where umap-learn is not installed"
+    )
     checkpoint_epochs: int = speed_key(25, "Epochs between two checkpoints, from which a killed fit resumes", ge=1)
     resources: Resources = Field(Resources(), description="Ray Train workers")

@@ -94,6 +94,13 @@ def sample_all(reference: Reference, config: Config, seed: int) -> dict[str, Sam
 def sample_model(reference: Reference, config: VaeConfig, specs: SpecsConfig, num_rows: int, seed: int) -> Sampled:
     """Fit a model on the training rows, sample it as `specs` would, and measure it on the held-out rows."""
     fitted = fit_in_process(reference.train, reference.vocabulary, config, seed)
+    return sample_fitted(fitted, reference, config, specs, num_rows, seed)
+
+
+def sample_fitted(
+    fitted: FittedModel, reference: Reference, config: VaeConfig, specs: SpecsConfig, num_rows: int, seed: int
+) -> Sampled:
+    """Sample a model of the training rows as `specs` would, and measure it on the held-out rows."""
     if config.model == "mixture":
         specs = specs.model_copy(update={"method": "bernoulli"})
     specs = specs.model_copy(update={"seed_tags": ()})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +29,11 @@ from conceptcaps.vocabulary import CATEGORIES, Vocabulary, aspects_column
 if TYPE_CHECKING:
     from conceptcaps.vae.calibration import Calibration
     from conceptcaps.vae.mixture import MixtureProposer
+    from conceptcaps.vae.model import BetaVAE
     from conceptcaps.vae.sampling import Proposer, Rules, Sampler, VaeProposer
     from conceptcaps.vae.weights import FittedModel
+
+logger = logging.getLogger(__name__)
 
 MODEL = ("vae", "model.safetensors")
 CHUNKS_PER_FILE = 16
@@ -59,7 +64,7 @@ def run_vae(config: Config, run: RunDir) -> dict[str, Any]:
         models, history = [fit_mixture_model(matrix, vocabulary, config.vae, seed)], []
     else:
         models, history = _fit_sweep(matrix, vocabulary, config.vae, run, seed)
-        _write_latents(models[0], matrix[:MAPPED_ROWS], run, seed)
+        _write_latents(models, matrix[:MAPPED_ROWS], config.vae.maps, run, seed)
     for fitted in models[1:]:
         write_model(fitted, run, "vae", "sweep", f"beta-{fitted.facts['beta']:g}.safetensors")
     facts = {"model": config.vae.model, "rows": len(matrix)}
@@ -101,22 +106,33 @@ def _fit_sweep(
     return models, state.history
 
 
-def _write_latents(fitted: FittedModel, matrix: np.ndarray, run: RunDir, seed: int) -> None:
-    """`vae/latents.parquet`: each row's genre and place on a PCA and a t-SNE map; a PNG of either."""
-    from conceptcaps.comparison.plots import latent_map
+def _write_latents(models: list[FittedModel], matrix: np.ndarray, maps: Sequence[str], run: RunDir, seed: int) -> None:
+    """`vae/latents.parquet`: by beta, each row's genre and place on each map; a PNG of each map, a panel per beta."""
+    from conceptcaps.comparison.plots import latent_maps
     from conceptcaps.vae.analysis import genre_of, latents, project
-    from conceptcaps.vae.model import BetaVAE
 
-    assert isinstance(fitted.model, BetaVAE)
-    genres, means = genre_of(matrix, fitted.vocabulary), latents(fitted.model, matrix)
-    columns: dict[str, Any] = {"genre": [fitted.vocabulary.tags[g] if g >= 0 else None for g in genres]}
-    for method in ("pca", "tsne"):
-        points = project(means, method, seed % 2**32)
-        columns |= {f"{method}_x": points[:, 0], f"{method}_y": points[:, 1]}
+    vocabulary = models[0].vocabulary
+    genres = genre_of(matrix, vocabulary)
+    names = [vocabulary.tags[g] if g >= 0 else None for g in genres]
+    means = {fitted.facts["beta"]: latents(cast("BetaVAE", fitted.model), matrix) for fitted in models}
+    columns: dict[str, Any] = {"beta": np.repeat(list(means), len(matrix)), "genre": names * len(means)}
+    for method in dict.fromkeys(_available(maps)):
+        points = {f"beta {beta:g}": project(rows, method, seed % 2**32) for beta, rows in means.items()}
+        x, y = np.concatenate(list(points.values())).T
+        columns |= {f"{method}_x": x, f"{method}_y": y}
         sink = io.BytesIO()
-        latent_map(points, genres, fitted.vocabulary).savefig(sink, format="png", dpi=120)
+        latent_maps(points, genres, vocabulary).savefig(sink, format="png", dpi=120)
         run.write_bytes(sink.getvalue(), "vae", f"latents_{method}.png")
     write_table(pa.table(columns), run, "vae", "latents.parquet")
+
+
+def _available(maps: Sequence[str]) -> Iterator[Any]:
+    for method in maps:
+        if method == "umap" and find_spec("umap") is None:
+            logger.info("umap-learn is not installed, so the map is t-SNE: pip install 'conceptcaps[metrics]'")
+            yield "tsne"
+        else:
+            yield method
 
 
 def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
@@ -146,8 +162,10 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     else:
         for job in jobs:
             write_file(sampler, run.location, config.seed, *job)
+    rare = write_rare(sampler, config, run)
     num_pairs = write_pairs(sampler, config, run)
-    facts = {"rows": total + 2 * num_pairs, "files": len(file_bounds(total)), "acceptance": sampler.acceptance}
+    num_rows = total + rare.get("rows_for_rare_tags", 0) + 2 * num_pairs
+    facts = {"rows": num_rows, "files": len(file_bounds(total)), "acceptance": sampler.acceptance, **rare}
     return facts | ({"counterfactual_pairs": num_pairs} if num_pairs else {})
 
 
@@ -211,6 +229,44 @@ def _write_limited(sampler: Sampler, config: Config, run: RunDir, jobs: list[tup
         rows = np.concatenate([limit.apply(sampler.chunk(i), partial(sampler.chunk, i)) for i in chunks])
         table = specs_table(rows[: end - begin], sampler.rules.vocabulary, config.seed, begin)
         write_table(table, run, "specs", f"part-{file:05d}.parquet")
+
+
+def write_rare(sampler: Sampler, config: Config, run: RunDir) -> dict[str, Any]:
+    """Write `specs/rare.parquet`, rows for the tags that fewer than `specs.min_positives` rows hold; returns facts.
+
+    Rows of an earlier, shorter run stay, because clips may have been made of them.
+    """
+    from conceptcaps.vae.limits import SetLimit
+    from conceptcaps.vae.rare import lift
+
+    if not config.specs.min_positives:
+        return {}
+    vocabulary, parts = sampler.rules.vocabulary, ("specs", "rare.parquet")
+    limit = SetLimit(config.specs.max_per_set) if config.specs.max_per_set is not None else None
+    counts = np.zeros(len(vocabulary), np.int64)
+    for path in [p for p in run.files("specs", suffix=".parquet") if "part-" in p.rpartition("/")[2]]:
+        for lists in aspect_lists(run, path):
+            rows = encode_lists(lists, vocabulary)
+            counts += rows.sum(0, dtype=np.int64)
+            if limit is not None:
+                limit.add(rows)
+    seed = derive(config.seed, "specs", "rare")
+    added, lacking = lift(sampler, counts, config.specs.min_positives, seed, limit)
+    tables = [rare_table(rows, tag, vocabulary, config.seed) for tag, rows in added]
+    if run.exists(*parts):
+        before = pq.read_table(run.path(*parts), filesystem=run.fs, partitioning=None)
+        tables = [before, *(t.filter(pc.invert(pc.is_in(t["id"], value_set=before["id"]))) for t in tables)]
+    if tables:
+        write_table(pa.concat_tables(tables), run, *parts)
+    for tag, why in lacking.items():
+        logger.warning("specs.min_positives: tag %r has %s", tag, why)
+    return {"rows_for_rare_tags": sum(map(len, tables)), "tags_with_too_few_rows": lacking}
+
+
+def rare_table(rows: np.ndarray, tag: str, vocabulary: Vocabulary, run_seed: int) -> pa.Table:
+    """A table in `schema.SPECS` of uint8 (num_rows, num_tags) rows drawn given `tag`, by their number alone."""
+    seeds = [derive(run_seed, "rare", tag, number) for number in range(len(rows))]
+    return _table_of_sets(rows, vocabulary, [f"rare-{seed:016x}" for seed in seeds], seeds, [None] * len(rows))
 
 
 def write_pairs(sampler: Sampler, config: Config, run: RunDir) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from conceptcaps.extras import require
 from conceptcaps.vae.model import BetaVAE
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
+Projection = Literal["pca", "tsne", "umap"]
 _ACTIVE_VARIANCE = 0.01
+_FEWEST_MAPPED = 10
 
 
 def describe_vae(
@@ -27,7 +31,7 @@ def describe_vae(
 
     Returns:
         `validation_nats_per_row` (negative IWAE bound), `elbo_nats_per_row`, `kl_nats_per_row`, `active_units`,
-        `silhouette_genre`, and reconstruction measures.
+        `silhouette_genre`, `silhouette_by_genre`, and reconstruction measures.
     """
     rows = torch.from_numpy(matrix).float()
     generator = torch.Generator().manual_seed(seed)
@@ -35,12 +39,14 @@ def describe_vae(
     with torch.no_grad():
         terms = model.loss(rows, torch.randn(len(rows), model.latent_dim, generator=generator))
     means = latents(model, matrix)
+    silhouette, by_genre = genre_silhouettes(means, matrix, vocabulary)
     return {
         "validation_nats_per_row": -float(bound),
         "elbo_nats_per_row": float((terms.reconstruction + terms.kl).mean()),
         "kl_nats_per_row": float(terms.kl.mean()),
         "active_units": active_units(means),
-        "silhouette_genre": genre_silhouette(means, matrix, vocabulary),
+        "silhouette_genre": silhouette,
+        "silhouette_by_genre": by_genre,
         **reconstruction(model, matrix),
     }
 
@@ -86,31 +92,49 @@ def genre_of(matrix: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return np.where(held.any(1), columns[weighted.argmax(1)] if len(columns) else -1, -1)
 
 
-def genre_silhouette(means: np.ndarray, matrix: np.ndarray, vocabulary: Vocabulary, min_rows: int = 5) -> float:
-    """Silhouette (Rousseeuw 1987) of latents grouped by genre, in [-1, 1]; NaN with fewer than two genres.
+def genre_silhouettes(
+    means: np.ndarray, matrix: np.ndarray, vocabulary: Vocabulary, min_rows: int = 5
+) -> tuple[float, dict[str, float]]:
+    """Silhouette (Rousseeuw 1987) of latents grouped by genre, in [-1, 1]: over all rows, and per genre.
 
-    Genres of fewer than `min_rows` rows are left out.
+    Genres of fewer than `min_rows` rows are left out; NaN and no genre where fewer than two remain.
     """
-    from sklearn.metrics import silhouette_score
+    from sklearn.metrics import silhouette_samples
 
-    if not (vocabulary.category_indices == CATEGORIES.index("genre")).any():
-        return float("nan")
     genres = genre_of(matrix, vocabulary)
     names, counts = np.unique(genres[genres >= 0], return_counts=True)
     chosen = np.isin(genres, names[counts >= min_rows])
     if len(np.unique(genres[chosen])) < 2:
-        return float("nan")
-    return float(silhouette_score(means[chosen], genres[chosen]))
+        return float("nan"), {}
+    each, labels = silhouette_samples(means[chosen], genres[chosen]), genres[chosen]
+    by_genre = {vocabulary.tags[g]: float(each[labels == g].mean()) for g in np.unique(labels)}
+    return float(each.mean()), by_genre
 
 
-def project(means: np.ndarray, method: str, seed: int) -> np.ndarray:
-    """float32 (num_rows, 2): latents on a plane, by 'pca' or 'tsne' (van der Maaten and Hinton 2008)."""
+def project(means: np.ndarray, method: Projection, seed: int) -> np.ndarray:
+    """float32 (num_rows, 2): latents on a plane.
+
+    Args:
+        means: float (num_rows, latent_dim).
+        method: 'pca', 'tsne' (van der Maaten and Hinton 2008) or 'umap' (McInnes et al. 2018); too few rows for the
+            latter two are put on their principal components.
+        seed: of the projection.
+
+    Raises:
+        InputError: 'umap' without umap-learn.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    if method == "pca" or len(means) < 4:
+    if method == "pca" or len(means) < _FEWEST_MAPPED:
         size = min(2, *means.shape)
         points = PCA(size, random_state=seed).fit_transform(means)
         return np.pad(points, ((0, 0), (0, 2 - size))).astype(np.float32)
+    if method == "umap":
+        umap = require("umap", "metrics")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a seed leaves it one thread
+            neighbours = min(15, len(means) - 1)
+            return np.asarray(umap.UMAP(n_neighbors=neighbours, random_state=seed).fit_transform(means), np.float32)
     perplexity = min(30.0, (len(means) - 1) / 3)
     return np.asarray(TSNE(2, perplexity=perplexity, init="random", random_state=seed).fit_transform(means), np.float32)

@@ -26,6 +26,10 @@ class SetLimit:
         self._keys = np.zeros(0, np.uint64)
         self._counts = np.zeros(0, np.int64)
 
+    def add(self, rows: np.ndarray) -> None:
+        """Count uint8 (num_rows, num_tags) rows that are kept anyway."""
+        self._count(hash_rows(rows))
+
     def apply(self, rows: np.ndarray, spare: Callable[[int], np.ndarray]) -> np.ndarray:
         """Rows of the same shape, uint8 (num_rows, num_tags), none over the limit.
 
@@ -59,10 +63,13 @@ class SetLimit:
         keys = hash_rows(rows)
         fine = self._used(keys) + _occurrence(keys) < self.most
         fine &= np.cumsum(fine) <= wanted
-        added, counts = np.unique(keys[fine], return_counts=True)
+        self._count(keys[fine])
+        return fine
+
+    def _count(self, keys: np.ndarray) -> None:
+        added, counts = np.unique(keys, return_counts=True)
         self._keys, place = np.unique(np.concatenate([self._keys, added]), return_inverse=True)
         self._counts = np.bincount(place, np.concatenate([self._counts, counts])).astype(np.int64)
-        return fine
 
     def _used(self, keys: np.ndarray) -> np.ndarray:
         if not len(self._keys):

@@ -78,8 +78,9 @@ class TagMixture(nn.Module):
     def member_log_likelihood(self, x: Tensor) -> Tensor:
         """(M, B) log p(x) under each member, of rows (B, V) or of each member's own rows (M, B, V)."""
         x = x.expand(self.members, *x.shape[-2:])
-        logits = torch.bmm(x, self.weight * self.mask)[:, None] + self.bias[:, :, None]
-        log_rows = (logits * x[:, None]).sum(-1) - F.softplus(logits).sum(-1)
+        shared = torch.bmm(x, self.weight * self.mask)  # (M, B, V)
+        of_set = (shared * x).sum(-1)[:, None] + torch.bmm(self.bias, x.transpose(1, 2))  # (M, K, B)
+        log_rows = of_set - F.softplus(shared[:, None] + self.bias[:, :, None]).sum(-1)
         return torch.logsumexp(log_rows + self.mixing.log_softmax(1)[:, :, None], 1)
 
     @torch.no_grad()

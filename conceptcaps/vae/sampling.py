@@ -135,13 +135,21 @@ class Sampler:
         seed: of the run's sampling.
         size_log_ratio: float (any length,), by set size, the log of how much oftener than the model makes them such
             sets are wanted; sizes beyond its end count as its last. None leaves the model's sizes.
+        chunk_size: rows of a chunk; another value makes other rows.
 
     Raises:
         InputError: the model practically never makes such a row.
     """
 
-    def __init__(self, proposer: Proposer, rules: Rules, seed: int, size_log_ratio: np.ndarray | None = None):
-        self.proposer, self.rules, self.seed = proposer, rules, seed
+    def __init__(
+        self,
+        proposer: Proposer,
+        rules: Rules,
+        seed: int,
+        size_log_ratio: np.ndarray | None = None,
+        chunk_size: int = CHUNK,
+    ):
+        self.proposer, self.rules, self.seed, self.chunk_size = proposer, rules, seed, chunk_size
         self.size_log_ratio = np.zeros(1) if size_log_ratio is None else size_log_ratio
         self._log_envelope, self.acceptance = self._measure()
 
@@ -170,9 +178,9 @@ class Sampler:
         return matrix, log_weight + self.size_log_ratio[sizes]
 
     def chunk(self, index: int, spare: int = 0) -> np.ndarray:
-        """uint8 (CHUNK, num_tags): rows [index * CHUNK, (index + 1) * CHUNK), or their `spare`-th replacements."""
+        """uint8 (chunk_size, num_tags): chunk `index` of the rows, or its `spare`-th set of replacements."""
         kept: list[np.ndarray] = []
-        missing = CHUNK
+        missing = self.chunk_size
         for attempt in range(_MAX_ROUNDS):
             rng = generator(self.seed, "chunk", index, spare, attempt)
             count = int(min(max(1.1 * missing / self.acceptance, 256), 4 * CHUNK))
@@ -187,6 +195,7 @@ class Sampler:
 
     def rows(self, begin: int, end: int) -> np.ndarray:
         """uint8 (end - begin, num_tags): rows by index."""
-        chunks = [self.chunk(i) for i in range(begin // CHUNK, -(-end // CHUNK))]
-        first = begin // CHUNK * CHUNK
+        size = self.chunk_size
+        chunks = [self.chunk(i) for i in range(begin // size, -(-end // size))]
+        first = begin // size * size
         return np.concatenate(chunks)[begin - first : end - first]

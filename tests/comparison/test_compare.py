@@ -103,4 +103,4 @@ def test_plots_are_drawn(reference, figures):
     found = plots.all_plots(reference, made, flat)
     assert len(found) == 7
     assert all(plot.axes for plot in found.values())
-    assert plots.latent_map(np.zeros((3, 2)), np.array([0, 1, -1]), VOCABULARY).axes
+    assert len(plots.latent_maps(dict.fromkeys("ab", np.zeros((3, 2))), np.array([0, 1, -1]), VOCABULARY).axes) == 2

@@ -39,7 +39,14 @@ def write_taxonomy(run: RunDir, num_rows: int = 200) -> None:
 
 def config(**sections) -> Config:
     mixture = {"members": 2, "components": 2, "epochs": 4}
-    vae = {"model": "beta_vae", "epochs": 5, "hidden_dim": 16, "latent_dim": 2, **sections.pop("vae", {})}
+    vae = {
+        "model": "beta_vae",
+        "epochs": 5,
+        "hidden_dim": 16,
+        "latent_dim": 2,
+        "maps": ["pca", "tsne"],
+        **sections.pop("vae", {}),
+    }
     vae["mixture"] = mixture
     return Config.model_validate({"vae": vae, "specs": {"num_samples": 500, **sections.pop("specs", {})}, **sections})
 
@@ -115,6 +122,64 @@ def test_balancing_lifts_every_tag(run):
     assert matrix.mean(0).min() > 0.25
 
 
+def test_every_tag_has_its_fewest_rows(run):
+    """Also tags that the model hardly ever makes; the rows asked for stay as they are."""
+    specs.run_specs(config(), run)
+    plain = read_specs(run)
+    facts = specs.run_specs(config(specs={"min_positives": 200}), run)
+    table = read_specs(run)
+    matrix = VOCABULARY.encode(table["aspect_list"].to_pylist())
+    assert plain.slice(0, 500).equals(table.slice(0, 500))
+    assert VOCABULARY.encode(plain["aspect_list"].to_pylist()).sum(0).min() < 200
+    assert matrix.sum(0).min() >= 200
+    assert facts["rows"] == table.num_rows == 500 + facts["rows_for_rare_tags"] == len(set(table["id"].to_pylist()))
+    assert facts["tags_with_too_few_rows"] == {}
+    assert VOCABULARY.num_categories(matrix).min() >= 3
+    assert not Contradictions.for_vocabulary(VOCABULARY).violations(matrix).any()
+
+
+def test_fewest_rows_keep_to_the_limit_of_a_set(run):
+    specs.run_specs(config(specs={"min_positives": 200, "max_per_set": 30}), run)
+    sets = Counter(map(tuple, read_specs(run)["aspect_list"].to_pylist()))
+    assert max(sets.values()) <= 30
+    assert VOCABULARY.encode(sets.elements()).sum(0).min() >= 200
+
+
+def test_tags_that_cannot_have_enough_rows_are_named(run, caplog):
+    """No row may hold both tempi, so one that every row must hold leaves none for the other."""
+    wanted = {"seed_tags": ["slow tempo"], "min_positives": 100}
+    facts = specs.run_specs(config(specs=wanted), run)
+    assert list(facts["tags_with_too_few_rows"]) == ["fast tempo"]
+    assert "'fast tempo'" in caplog.text
+    matrix = VOCABULARY.encode(read_specs(run)["aspect_list"].to_pylist())
+    assert np.delete(matrix.sum(0), VOCABULARY.index["fast tempo"]).min() >= 100
+
+
+def test_a_longer_run_keeps_the_rows_for_rare_tags(run):
+    specs.run_specs(config(specs={"min_positives": 200}), run)
+    before = pq.read_table(run.path("specs", "rare.parquet"))
+    specs.write_rare(specs.make_sampler(config(), run), config(specs={"min_positives": 220}), run)
+    after = pq.read_table(run.path("specs", "rare.parquet"))
+    assert after.num_rows > before.num_rows
+    assert after.slice(0, before.num_rows).equals(before)
+    assert len(set(after["id"].to_pylist())) == after.num_rows
+
+
+def test_rows_do_not_depend_on_parallelism(run, monkeypatch, cluster):
+    """Files made by Ray tasks, in whatever order, are those that one process makes."""
+    monkeypatch.setattr(specs, "CHUNKS_PER_FILE", 1)
+    wanted = config(specs={"num_samples": 9000})
+    sampler = specs.make_sampler(wanted, run)
+    jobs = [(file, *bounds) for file, bounds in enumerate(specs.file_bounds(9000))]
+    for job in reversed(jobs):
+        specs.write_file(sampler, run.location, 0, *job)
+    alone = [run.fs.open_input_file(path).read() for path in run.files("specs", suffix=".parquet")]
+    assert len(alone) == 3
+    specs.run_specs(wanted, run)
+    together = [run.fs.open_input_file(path).read() for path in run.files("specs", suffix=".parquet")]
+    assert together == alone
+
+
 def test_seed_changes_rows(run):
     specs.run_specs(config(), run)
     before = read_specs(run)["aspect_list"].to_pylist()
@@ -139,6 +204,16 @@ def test_sweep_is_written(tmp_path):
     specs.run_vae(config(vae={"betas": [0.5, 2]}), run)
     assert [m["beta"] for m in run.read_json("vae", "metrics.json")["members"]] == [1.0, 0.5, 2.0]
     assert len(run.files("vae", "sweep")) == 2
+    latents = pq.read_table(run.fs.open_input_file(run.path("vae", "latents.parquet")))
+    assert Counter(latents["beta"].to_pylist()) == {1.0: 200, 0.5: 200, 2.0: 200}
+
+
+def test_without_umap_the_map_is_tsne(run, monkeypatch, caplog):
+    monkeypatch.setattr(specs, "find_spec", lambda name: None)
+    with caplog.at_level("INFO"):
+        specs.run_vae(config(vae={"maps": ["umap"]}), run)
+    assert run.exists("vae", "latents_tsne.png")
+    assert "conceptcaps[metrics]" in caplog.text
 
 
 def test_without_rows(tmp_path):

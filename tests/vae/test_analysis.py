@@ -1,6 +1,7 @@
 """Measures of the latent space."""
 
 import numpy as np
+import pytest
 
 from conceptcaps.vae import analysis
 from conceptcaps.vae.model import BetaVAE
@@ -19,9 +20,14 @@ def test_active_units_are_those_that_vary():
 def test_silhouette_is_high_for_separate_genres():
     matrix = VOCABULARY.encode([["rock"]] * 20 + [["jazz"]] * 20)
     apart = np.concatenate([np.zeros((20, 2)), np.ones((20, 2))]) + np.random.default_rng(0).normal(0, 0.01, (40, 2))
-    assert analysis.genre_silhouette(apart, matrix, VOCABULARY) > 0.9
-    assert analysis.genre_silhouette(apart[::2].repeat(2, 0)[::-1] * 0 + apart.mean(), matrix, VOCABULARY) < 0.1
-    assert np.isnan(analysis.genre_silhouette(apart[:20], matrix[:20], VOCABULARY))
+    overall, by_genre = analysis.genre_silhouettes(apart, matrix, VOCABULARY)
+    assert overall > 0.9
+    assert set(by_genre) == {"rock", "jazz"}
+    assert overall == pytest.approx(np.mean(list(by_genre.values())))
+    assert analysis.genre_silhouettes(np.full((40, 2), 0.5), matrix, VOCABULARY)[0] < 0.1
+    one, none = analysis.genre_silhouettes(apart[:20], matrix[:20], VOCABULARY)
+    assert np.isnan(one)
+    assert none == {}
 
 
 def test_genre_is_the_commonest_of_a_row():
@@ -44,6 +50,14 @@ def test_projections_have_two_dimensions():
     means = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
     for method in ("pca", "tsne"):
         assert analysis.project(means, method, 0).shape == (30, 2)
+
+
+def test_umap_is_seeded():
+    pytest.importorskip("umap")
+    means = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    points = analysis.project(means, "umap", 0)
+    assert points.shape == (30, 2)
+    np.testing.assert_array_equal(points, analysis.project(means, "umap", 0))
 
 
 def test_describe_reports_every_measure():
