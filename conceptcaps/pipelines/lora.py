@@ -27,7 +27,7 @@ def run_lora(config: Config, run: RunDir) -> dict[str, Any]:
     """
     rows = read_pairs(config.lora.data) if config.lora.data else annotated_rows(run)
     fitting, held = split_pairs(rows, config.lora.validation_fraction, config.seed)
-    provenance = {
+    provenance: dict[str, Any] = {
         "base_model": model_source(config.captions.vllm),
         "revision": config.captions.vllm.revision,
         "settings": output_settings(config.lora),

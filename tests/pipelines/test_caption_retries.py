@@ -10,7 +10,8 @@ from trivial_engines import TRIVIAL
 
 from conceptcaps import schema, shards
 from conceptcaps.captions.duplicates import caption_checks
-from conceptcaps.pipelines.caption_retries import reject_near_duplicates, wants_captions, without_bad_captions
+from conceptcaps.pipelines import attempts
+from conceptcaps.pipelines.caption_retries import reject_near_duplicates, without_bad_captions
 from conceptcaps.pipelines.generate import run_generate
 from conceptcaps.rundir import RunDir
 
@@ -58,11 +59,12 @@ def test_only_refused_captions_are_forgotten(tmp_path):
     assert kept["tag_coverage"].to_pylist() == [None, 1.0]
     assert kept.schema == table.schema
     run = RunDir(tmp_path)
-    for name, part in (("some", kept), ("none", kept.slice(1))):
-        run.fs.create_dir(run.path(name))
-        pq.write_table(part, run.path(name, "rows.parquet"))
-    assert wants_captions(run, ("some",))
-    assert not wants_captions(run, ("none",))
+    for attempt, part in ((1, kept), (2, kept.slice(1))):
+        folder = run.path(*attempts.source(attempt))
+        run.fs.create_dir(folder, recursive=True)
+        pq.write_table(part, f"{folder}/rows.parquet")
+    assert attempts.wants_captions(run, 1)
+    assert not attempts.wants_captions(run, 2)
 
 
 def test_a_run_ends_without_near_duplicates_and_every_row_once(cluster, tmp_path):
