@@ -13,11 +13,13 @@ class MixtureConfig(Section):
     """An ensemble of mixtures of autoregressive Bernoulli models."""
 
     members: int = Field(6, description="Models averaged, each with its own order of the tags", ge=1)
-    components: int = Field(8, description="Mixture components of a member", ge=1)
-    epochs: int = Field(60, description="Most passes over the training rows", ge=1)
+    components: int = Field(16, description="Mixture components of a member", ge=1)
+    epochs: int = Field(120, description="Most passes over the training rows", ge=1)
     batch_size: int = Field(96, description="Rows per optimiser step", ge=1)
     learning_rate: float = Field(3e-2, description="Adam's step size", gt=0)
-    weight_decay: float = Field(5e-4, description="Penalty on squared weights", ge=0)
+    weight_decay: float = Field(1e-3, description="Penalty on squared weights", ge=0)
+    bias_decay: float = Field(1e-4, description="Penalty on squared distances of biases from tags' log odds", ge=0)
+    averaging: float = Field(0.98, description="Share of the old in the running mean of parameters", ge=0, lt=1)
     patience: int = Field(8, description="Epochs without a better validation likelihood before stopping", ge=1)
 
 

@@ -9,6 +9,7 @@ Shapes: M members, K components, B rows, V tags.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from dataclasses import dataclass
@@ -32,17 +33,22 @@ class MixtureSettings:
         epochs: most passes over the rows.
         batch_size: rows per optimiser step.
         learning_rate: of Adam.
-        weight_decay: penalty on squared weights, and on squared distances of biases from the tags' log odds.
+        weight_decay: penalty on squared weights.
+        bias_decay: penalty on squared distances of biases from the tags' log odds.
+        averaging: share of the old in each step's running mean of the parameters, which is what is kept (Polyak and
+            Juditsky 1992); 0 keeps the parameters themselves.
         validation_fraction: rows that a member stops early on; every member keeps other rows aside.
         patience: epochs without a better validation likelihood before a member stops.
     """
 
     members: int = 6
-    components: int = 8
-    epochs: int = 60
+    components: int = 16
+    epochs: int = 120
     batch_size: int = 96
     learning_rate: float = 3e-2
-    weight_decay: float = 5e-4
+    weight_decay: float = 1e-3
+    bias_decay: float = 1e-4
+    averaging: float = 0.98
     validation_fraction: float = 0.1
     patience: int = 8
 
@@ -109,27 +115,36 @@ def fit_mixture(matrix: np.ndarray, settings: MixtureSettings, seed: int) -> tup
     centre = torch.logit(frequency)
     model.bias.data += centre
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    best = {name: value.clone() for name, value in model.named_parameters()}
-    best_score = torch.full((settings.members,), -torch.inf)
+    mean = copy.deepcopy(model)
+    best, best_score = copy.deepcopy(model), torch.full((settings.members,), -torch.inf)
     best_epoch = torch.zeros(settings.members, dtype=torch.int64)
-    epoch = 0
+    epoch = step = 0
     while epoch < settings.epochs and (epoch - best_epoch < settings.patience).any():
         epoch += 1
         for batch in torch.randperm(train.shape[1], generator=generator).split(settings.batch_size):
+            step += 1
             likelihood = model.member_log_likelihood(train[:, batch]).mean(1).sum()
-            penalty = model.weight.square().sum() + (model.bias - centre).square().sum()
+            penalty = settings.weight_decay * model.weight.square().sum()
+            penalty = penalty + settings.bias_decay * (model.bias - centre).square().sum()
             optimizer.zero_grad()
-            (settings.weight_decay * penalty - likelihood).backward()
+            (penalty - likelihood).backward()
             optimizer.step()
+            _move(mean, model, 1 - min(settings.averaging, step / (step + 10)))
         with torch.no_grad():
-            score = model.member_log_likelihood(validation).mean(1)
+            score = mean.member_log_likelihood(validation).mean(1)
         better = score > best_score
         best_score, best_epoch[better] = torch.where(better, score, best_score), epoch
-        for name, value in model.named_parameters():
-            best[name][better] = value.detach()[better]
-    model.load_state_dict(best | {"order": model.order})
+        for kept, now in zip(best.parameters(), mean.parameters(), strict=True):
+            kept.data[better] = now.data[better]
     logger.info("fitted %d members in %d epochs", settings.members, epoch)
-    return model.eval(), {"epochs": epoch, "validation_nats_per_row": -float(best_score.mean())}
+    return best.eval(), {"epochs": epoch, "validation_nats_per_row": -float(best_score.mean())}
+
+
+@torch.no_grad()
+def _move(mean: TagMixture, model: TagMixture, share: float) -> None:
+    """Move a running mean of parameters by a share of the way to the latest."""
+    for kept, now in zip(mean.parameters(), model.parameters(), strict=True):
+        kept.lerp_(now, share)
 
 
 def _split(rows: Tensor, settings: MixtureSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:

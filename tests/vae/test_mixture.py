@@ -64,7 +64,7 @@ def test_fit_finds_dependence():
     rng = np.random.default_rng(0)
     one = rng.random(400) < 0.5
     matrix = np.stack([one, one, ~one, rng.random(400) < 0.3, rng.random(400) < 0.3, one], 1).astype(np.uint8)
-    settings = MixtureSettings(members=2, components=2, epochs=15, weight_decay=1e-4)
+    settings = MixtureSettings(members=2, components=2, epochs=15, weight_decay=1e-4, bias_decay=1e-4)
     model, facts = fit_mixture(matrix, settings, seed=0)
     independent = -sum(np.log(np.where(c, c.mean(), 1 - c.mean())).mean() for c in matrix.T)
     assert facts["validation_nats_per_row"] < independent - 1.5
