@@ -1,6 +1,6 @@
 """Ground truth of TCAV: our methods beside the published recipe, the customary test, disjoint sets and captum.
 
-    python benchmarks/tcav_ground_truth.py [--quick]
+    python benchmarks/tcav_ground_truth.py [--quick] [--keep FOLDER]
 
 Corpora, networks, truth and our own methods are the package's (`conceptcaps tcav-benchmark` runs those alone); this
 script adds the others to the same networks. captum: `pip install --no-deps captum`; without it its row is missing.
@@ -106,9 +106,12 @@ def _published_after_randomisation(case: Case, examined: Examined) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one network per architecture and corpus, fewer clips")
+    parser.add_argument("--keep", type=Path, help="folder to go on from where a run was stopped")
     arguments = parser.parse_args()
     connect(RayConfig(num_cpus=2, object_store_mb=600), quiet=True)
-    found = run_benchmark(**QUICK if arguments.quick else {}, further=baselines)
+    found = run_benchmark(
+        **QUICK if arguments.quick else {}, further=baselines, keep=arguments.keep and arguments.keep.absolute()
+    )
     captum = _captum_version()
     found = {"machine": describe_machine() | {"torch": torch.__version__, "captum": captum}, **found}
     print(json.dumps(found, indent=2))

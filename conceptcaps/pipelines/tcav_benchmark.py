@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -41,6 +43,7 @@ def run_benchmark(
     corpora: Sequence[str] = tuple(CORPORA),
     architectures: Sequence[str] = tuple(ARCHITECTURES),
     further: Further | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Train `repeats` networks of each architecture on each corpus, and compare what methods say with the truth.
 
@@ -52,17 +55,21 @@ def run_benchmark(
         corpora: keys of `CORPORA`.
         architectures: keys of `networks.ARCHITECTURES`.
         further: other methods than ours.
+        keep: folder for corpora and outcomes; a run that was stopped goes on from there. Clear it when code changes.
     """
-    began = time.perf_counter()
-    made = {name: ray.put(make_corpus(num_clips, num_pairs, *CORPORA[name])) for name in corpora}
-    rendered = time.perf_counter() - began
+    made, rendering = {}, 0.0
+    for name in corpora:
+        corpus, seconds = _kept(
+            keep, f"{name} {num_clips} {num_pairs}", lambda n=name: _render(n, num_clips, num_pairs)
+        )
+        made[name], rendering = ray.put(corpus), rendering + seconds
     cases = [
         Case(architecture, corpus, derive(7, corpus, architecture, repeat), repeat, num_train)
         for corpus in corpora
         for architecture in architectures
         for repeat in range(repeats)
     ]
-    outcomes = ray.get([_run_case.remote(case, made[case.corpus], further) for case in cases])
+    outcomes = ray.get([_run_case.remote(case, made[case.corpus], further, keep) for case in cases])
     return {
         "settings": {
             "networks_per_architecture_and_corpus": repeats, "training_clips": num_train,
@@ -70,23 +77,47 @@ def run_benchmark(
             "used_from_sd": USED_FROM, "ignored_to_sd": IGNORED_TO,
         },
         **summarise(outcomes),
-        "cpu_seconds_networks": {k: sum(o["cpu_seconds"][k] for o in outcomes) for k in outcomes[0]["cpu_seconds"]},
-        "seconds": {"rendering": rendered, "all": time.perf_counter() - began},
+        "seconds": {
+            "rendering, all cores": rendering,
+            **{f"{k}, one core": sum(o["seconds"][k] for o in outcomes) for k in outcomes[0]["seconds"]},
+        },
     }  # fmt: skip
 
 
+def _render(name: str, num_clips: int, num_pairs: int) -> tuple[Corpus, float]:
+    began = time.perf_counter()
+    return make_corpus(num_clips, num_pairs, *CORPORA[name]), time.perf_counter() - began
+
+
 @ray.remote(num_cpus=1)
-def _run_case(case: Case, corpus: Corpus, further: Further | None) -> Outcome:
+def _run_case(case: Case, corpus: Corpus, further: Further | None, keep: Path | None) -> Outcome:
     """Everything about one network."""
+    name = f"{case.corpus} {case.architecture} {case.repeat} {case.num_train} {len(corpus.mel)} {corpus.num_pairs}"
+    return _kept(keep, name, lambda: _ask(case, corpus, further))
+
+
+def _ask(case: Case, corpus: Corpus, further: Further | None) -> Outcome:
     torch.set_num_threads(1)
-    began = time.process_time()
+    began = time.perf_counter()
     examined = examine(case, corpus)
-    trained = time.process_time() - began
+    trained = time.perf_counter()
     outcome = question(case, examined)
     for part, values in (further(case, examined) if further else {}).items():
         outcome[part] |= values
-    spent = {"training and reading": trained, "methods": time.process_time() - began - trained}
-    return outcome | {"cpu_seconds": spent}
+    return outcome | {"seconds": {"training and reading": trained - began, "methods": time.perf_counter() - trained}}
+
+
+def _kept(keep: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, or gave when the folder was last used."""
+    if keep is None:
+        return make()
+    file = keep / f"{name}.pkl"
+    if not file.exists():
+        keep.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".part")
+        unfinished.write_bytes(pickle.dumps(make()))
+        unfinished.rename(file)
+    return pickle.loads(file.read_bytes())
 
 
 def table_of(found: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
