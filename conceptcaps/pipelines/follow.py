@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -160,7 +160,7 @@ def follow(published: Dataset, tally: Tally) -> None:
             logger.warning("the grace period is over; rows under way are left for the next start")
 
 
-def _tables(published: Dataset) -> Iterator[pa.Table]:
+def _tables(published: Dataset) -> Generator[pa.Table, None, None]:
     for bundle in published.iter_internal_ref_bundles():
         for entry in bundle.blocks:
             yield ray.get(entry.ref)
