@@ -103,11 +103,14 @@ class Job:
             return
 
 
-def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longest: float, seed: int) -> dict:
+def run_chaos(
+    folder: Path, *, kills: int, rows: int, row_seconds: float, longest: float, seed: int, limit: float = 1e9
+) -> dict:
     """Kill `kills` times, then let the run end; what was lost, doubled or made for nothing.
 
     Args:
         longest: most seconds from a start, or from a kill that the job survives, to the next kill.
+        limit: seconds after which no more is killed and the run is let end.
     """
     rng = random.Random(seed)
     run, log = RunDir(folder), folder.parent / "engines.log"
@@ -138,7 +141,7 @@ def run_chaos(folder: Path, *, kills: int, rows: int, row_seconds: float, longes
 
     published: set[str] = set()
     offset = 0
-    while sum(done.values()) < kills:
+    while sum(done.values()) < kills and time.monotonic() - began < limit:
         job = job or start()
         if job.wait(rng.uniform(0.5, longest)):
             job.end()
@@ -204,6 +207,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--row-seconds", type=float, default=0.25)
     parser.add_argument("--longest", type=float, default=20.0)
+    parser.add_argument("--limit", type=float, default=1e9, help="seconds of killing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "chaos.json"))
     options = parser.parse_args()
@@ -215,6 +219,7 @@ def main() -> None:
             row_seconds=options.row_seconds,
             longest=options.longest,
             seed=options.seed,
+            limit=options.limit,
         )
     result = {"machine": describe_machine(), "seed": options.seed, **found}
     Path(options.out).write_text(json.dumps(result, indent=2) + "\n")
