@@ -24,7 +24,7 @@ from conceptcaps import schema, seeding
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.config import Config, load
 from conceptcaps.pipelines.generate import _begin, run_generate
-from conceptcaps.pipelines.source import read_slice
+from conceptcaps.pipelines.source import Slice, read_slice
 from conceptcaps.pipelines.steps import Align, Caption, Engines, Synthesise
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
@@ -102,7 +102,8 @@ def plain_loop(config: Config, run: RunDir, num_rows: int) -> float:
     run.fs.create_dir(run.path("plain"))
     started = time.perf_counter()
     for start in range(0, num_rows, 64):
-        (table,) = read_slice(run.fs, run.path("specs", "part-0.parquet"), start, min(64, num_rows - start))
+        piece = Slice(run.path("specs", "part-0.parquet"), start, min(64, num_rows - start))
+        (table,) = read_slice(run.fs, piece)
         table = _begin(table, 0)
         for step in steps:
             table = step(table)
