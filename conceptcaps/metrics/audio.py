@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, signal
-from scipy.spatial.distance import cdist, pdist
+from scipy import fft
 
 from conceptcaps.seeding import generator
 
@@ -68,6 +67,8 @@ def _lufs(power: np.ndarray) -> np.ndarray:
 
 def _k_weighting(waveform: np.ndarray, rate: int) -> np.ndarray:
     """The two filters of BS.1770-4, annex 1, from their analogue parameters, so that any rate will do."""
+    from scipy import signal  # takes a second that workers which measure nothing should not pay
+
     shelf = _biquad_shelf(1681.9744509555319, 3.99984385397, 0.7071752369554193, rate)
     high_pass = _biquad_high_pass(38.13547087613982, 0.5003270373253953, rate)
     return signal.sosfilt(np.stack([shelf, high_pass]), waveform, axis=-1)
@@ -172,6 +173,8 @@ def _square_root(matrix: np.ndarray) -> np.ndarray:
 
 def median_distance(reference: np.ndarray) -> float:
     """Median Euclidean distance of pairs: the kernel's bandwidth in KAD."""
+    from scipy.spatial.distance import pdist
+
     return float(np.median(pdist(reference)))
 
 
@@ -193,6 +196,8 @@ def kernel_distance(clips: np.ndarray, reference: np.ndarray, bandwidth: float |
 
 
 def _gaussian(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
     return np.exp(-cdist(x, y, "sqeuclidean") / (2 * bandwidth**2))
 
 
