@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,8 @@ def run_benchmark(
     """
     made, rendering = {}, 0.0
     for name in corpora:
-        corpus, seconds = _kept(
-            keep, f"{name} {num_clips} {num_pairs}", lambda n=name: _render(n, num_clips, num_pairs)
-        )
+        rendered = partial(_render, name, num_clips, num_pairs)
+        corpus, seconds = _kept(keep, f"{name} {num_clips} {num_pairs}", rendered)
         made[name], rendering = ray.put(corpus), rendering + seconds
     cases = [
         Case(architecture, corpus, derive(7, corpus, architecture, repeat), repeat, num_train)
