@@ -7,26 +7,23 @@ tag sets of which some repeat. The ratio is to reading the same shards once with
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from machine import PeakMemory, describe_machine
 
 from conceptcaps import schema, seeding
 from conceptcaps.config import load
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.pipelines.dataset import run_dataset
-from conceptcaps.rundir import RunDir, code_version, package_versions
+from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
@@ -63,36 +60,6 @@ def make_shard(vocabulary: Vocabulary, begin: int, end: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.SHARD)
 
 
-class PeakMemory:
-    """The most memory, in bytes, that this process and all it started held at once (proportional set size)."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak, self.stop = 0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.stop.wait(0.5):
-            self.peak = max(self.peak, sum(map(_memory, _family())))
-
-
-def _family() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        return process.memory_full_info().pss
-    except psutil.Error:  # it has ended
-        return 0
-
-
 def copy_once(run: RunDir, target: Path) -> float:
     """Seconds to read the shards and write them again, nothing else."""
     started = time.perf_counter()
@@ -126,9 +93,7 @@ def main(num_rows: int) -> None:
 
 def report(num_rows: int, seconds: float, copied: float, peak: int, facts: dict) -> None:
     result = {
-        "machine": {"cpus": os.cpu_count(), "load": os.getloadavg(), "platform": platform.platform()},
-        "code": code_version(),
-        "packages": package_versions(),
+        "machine": describe_machine(),
         "rows": num_rows,
         "groups": facts["groups"],
         "seconds": round(seconds, 1),

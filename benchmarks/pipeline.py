@@ -1,7 +1,7 @@
 """What the pipeline's machinery costs: rows per second with engines that do nearly nothing, and peak memory.
 
-The peer is a plain Python loop over the same steps, in one process, writing the same shards. Memory is the resident
-set of this process and all of Ray's, at two run lengths: it should not grow with the rows.
+The peer is a plain Python loop over the same steps, in one process, writing the same shards. Memory is what this
+process and all of Ray's hold (shared pages counted once), at two run lengths: it should not grow with the rows.
 
     python benchmarks/pipeline.py [--rows 4000] [--memory-rows 1000 20000] [--megabytes 1]
 """
@@ -12,15 +12,13 @@ import argparse
 import json
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import describe_machine
+from machine import PeakMemory, describe_machine
 
 from conceptcaps import schema, seeding
 from conceptcaps.alignment.threshold import Threshold
@@ -112,35 +110,6 @@ def plain_loop(config: Config, run: RunDir, num_rows: int) -> float:
     return time.perf_counter() - started
 
 
-class PeakMemory:
-    """The most resident memory, in MiB, of this process and its descendants and of Ray's processes."""
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.5):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    info = process.memory_info()
-                    total += info.rss - getattr(info, "shared", 0)
-                except psutil.Error:
-                    continue
-            self.peak = max(self.peak, total / 2**20)
-
-
 def streaming(num_rows: int, megabytes: float) -> tuple[float, float, Config, RunDir]:
     """(seconds, peak MiB) of the streaming plan."""
     folder = Path(tempfile.mkdtemp(prefix="pipeline-"))
@@ -151,7 +120,7 @@ def streaming(num_rows: int, megabytes: float) -> tuple[float, float, Config, Ru
         facts = run_generate(config, run, ENGINES)
         seconds = time.perf_counter() - started
     assert facts["counts"]["accepted"] == num_rows, facts
-    return seconds, memory.peak, config, run
+    return seconds, memory.peak / 2**20, config, run
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ _ABSENCE = ("no ", "without ", "lack of ", "absence of ")
 _NOUNS = ("piece", "track", "recording", "composition", "tune")
 _GENRE_ONE = ("in {a} {tags} style", "with {a} {tags} character", "rooted in {a} {tags} sound")
 _GENRE_MANY = ("with {tags} influences", "that blends {tags} elements", "drawing on {tags} styles")
+_GENRE_ALONE = ("{It} has {a} {tags} character", "The style is {tags}")
 _MOOD = (
     "{It} has {a} {tags} atmosphere",
     "The overall feeling is {tags}",
@@ -113,6 +114,14 @@ def describe_tags(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
             break
         sentences.append(_CLOSERS[i])
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def say_tag(tag: str, category: str, rng: np.random.Generator) -> str:
+    """One sentence that says one tag, to go behind a caption that does not."""
+    if category == "genre" and not is_absence(tag):
+        return f"{_say(_GENRE_ALONE, [tag], rng)}."
+    parts = {"mood": _mood, "instrument": _instruments, "tempo": _tempo}.get(category)
+    return f"{parts([tag], rng)[0] if parts else _say(_LEFT_OVER, [tag], rng)}."
 
 
 def is_absence(tag: str) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conceptcaps.captions.checks import Verdict, judge
+from conceptcaps.captions.pairs import complete
 from conceptcaps.captions.prompts import PromptTemplate, clean_reply, prompt_ids, refuse
 from conceptcaps.config.captions import CaptionsConfig, VllmConfig
 from conceptcaps.errors import InputError, describe
+from conceptcaps.pairs import skeleton
 from conceptcaps.schema import FAILED, reason
 from conceptcaps.seeding import derive
 
@@ -131,7 +133,7 @@ class Preprocess:
     def _prompt(self, row: Row) -> list[int]:
         settings = self.config.vllm
         tokenizer = load_tokenizer(self.source, settings.revision, settings.trust_remote_code)
-        tokens = prompt_ids(tokenizer, self.template.messages(row))
+        tokens = prompt_ids(tokenizer, self.template.messages(skeleton(row)))
         room = settings.max_model_len - len(tokens)
         if room < MIN_ROOM:
             raise ValueError(f"the prompt takes {len(tokens)} of captions.vllm.max_model_len {settings.max_model_len}")
@@ -194,13 +196,13 @@ def postprocess(reply: Row, config: CaptionsConfig) -> Row:
     caption, verdict = judge_reply(reply["generated_text"], row, config)
     if verdict.problem:
         return row | {"caption": caption or None, "status": FAILED, "reason": reason("captions", *verdict.problem)}
-    return row | {"caption": caption}
+    return row | {"caption": complete(caption, row)}
 
 
 def judge_reply(raw: str, row: Row, config: CaptionsConfig) -> tuple[str, Verdict]:
-    """A reply, cleaned, and what the checks say of it."""
+    """A reply, cleaned, and what the checks say of it; of a pair's row, as the caption that both rows share."""
     caption = clean_reply(raw)
-    verdict = judge(caption, row["aspect_list"] or [], config.checks)
+    verdict = judge(caption, skeleton(row)["aspect_list"] or [], config.checks)
     code = refuse(caption, raw)
     return caption, replace(verdict, problem=(code, "")) if code else verdict
 

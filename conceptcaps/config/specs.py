@@ -25,4 +25,8 @@ class SpecsConfig(Section):
     calibrate_sizes: bool = Field(True, description="Set sizes as in training")
     rarity_temperature: float = Field(1.0, description="Above 1: rare tags become commoner (share ** (1 / this))", ge=1)
     min_share: float = Field(0.0, description="Least share of rows wanted of every tag", ge=0, le=0.5)
+    counterfactual: tuple[str, ...] = Field(
+        (), description="Tags to make pairs of rows for: one with the tag, one without, all else equal"
+    )
+    counterfactual_pairs: int = Field(24, description="Pairs of each of these tags, besides num_samples", ge=1)
     max_per_set: int | None = Field(None, description="Most rows of one tag set (null: any number)", ge=1)

@@ -3,6 +3,7 @@
 Attempts below `audio.rounds` are made by the job itself, of the rows that the one before rejected; later ones are
 asked for with `conceptcaps retry`. Every attempt has shards of its own, so the history of a row stays; the row of the
 highest attempt counts. Audio seeds derive from the attempt, and so do the seeds of captions that are made again.
+Rows of a counterfactual pair are made once: made again with another seed, they would be no pair.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def list_rejected(run: RunDir, attempt: int) -> int:
     tables = []
     for table in shards.latest(run, _COLUMNS):
         again = pc.and_(pc.equal(table["status"], schema.REJECTED), pc.equal(table["attempt"], attempt - 1))
+        again = pc.and_(again, pc.is_null(table["pair_id"]))
         if len(known):
             again = pc.and_(again, pc.invert(pc.is_in(table["id"], value_set=known)))
         tables.append(table.filter(again))
@@ -66,7 +68,8 @@ def list_by_status(run: RunDir, statuses: Collection[str], rounds: int) -> tuple
     wanted = pa.array(sorted(statuses))
     tables = []
     for table in shards.latest(run, _COLUMNS):
-        some = table.filter(pc.is_in(table["status"], value_set=wanted))
+        again = pc.and_(pc.is_in(table["status"], value_set=wanted), pc.is_null(table["pair_id"]))
+        some = table.filter(again)
         refused = pc.starts_with(pc.fill_null(some["reason"], ""), "captions.")
         kept = pc.if_else(refused, pa.scalar(None, pa.string()), some["caption"])
         tables.append(some.set_column(some.column_names.index("caption"), "caption", kept))

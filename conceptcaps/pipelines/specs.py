@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from conceptcaps import schema
+from conceptcaps import pairs, schema
 from conceptcaps.config.root import Config
 from conceptcaps.config.specs import SpecsConfig
 from conceptcaps.config.vae import VaeConfig
@@ -120,7 +120,7 @@ def _write_latents(fitted: FittedModel, matrix: np.ndarray, run: RunDir, seed: i
 
 
 def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
-    """Sample `specs.num_samples` tag sets into `specs/*.parquet`, in `schema.SPECS`.
+    """Sample `specs.num_samples` tag sets, and the counterfactual pairs, into `specs/*.parquet`, in `schema.SPECS`.
 
     Row i is the same whatever `num_samples`: a longer run extends a shorter one. Files are made in parallel where Ray
     runs; at most a few are in memory.
@@ -146,7 +146,10 @@ def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
     else:
         for job in jobs:
             write_file(sampler, run.location, config.seed, *job)
-    return {"rows": total, "files": len(file_bounds(total)), "acceptance": sampler.acceptance}
+    num_pairs = write_pairs(sampler, config, run)
+    files = len(file_bounds(total))
+    facts = {"rows": total + 2 * num_pairs, "files": files, "acceptance": sampler.acceptance}
+    return facts | ({"counterfactual_pairs": num_pairs} if num_pairs else {})
 
 
 def _refuse_other_rows(sampler: Sampler, config: Config, run: RunDir) -> int:
@@ -155,7 +158,8 @@ def _refuse_other_rows(sampler: Sampler, config: Config, run: RunDir) -> int:
     Raises:
         InputError: it does not, for one because this version samples otherwise.
     """
-    paths = run.files("specs", suffix=".parquet")
+    # The pairs stand in a file of their own and are made by other rules.
+    paths = [path for path in run.files("specs", suffix=".parquet") if "/part-" in path]
     if not paths or not run.files(SHARDS, suffix=".parquet"):
         return 0
     total = sum(pq.read_metadata(path, filesystem=run.fs).num_rows for path in paths)
@@ -209,6 +213,37 @@ def _write_limited(sampler: Sampler, config: Config, run: RunDir, jobs: list[tup
         rows = np.concatenate([limit.apply(sampler.chunk(i), partial(sampler.chunk, i)) for i in chunks])
         table = specs_table(rows[: end - begin], sampler.rules.vocabulary, config.seed, begin)
         write_table(table, run, "specs", f"part-{file:05d}.parquet")
+
+
+def write_pairs(sampler: Sampler, config: Config, run: RunDir) -> int:
+    """Write `specs/twins.parquet`, the pairs of every tag of `specs.counterfactual`; returns their number.
+
+    Raises:
+        InputError: a tag that is not in the vocabulary, or that no set can do without.
+    """
+    from conceptcaps.vae.counterfactual import twins
+
+    vocabulary = sampler.rules.vocabulary
+    tables = []
+    for tag in config.specs.counterfactual:
+        rows = twins(sampler, tag, config.specs.counterfactual_pairs, derive(config.seed, "specs", "pairs", tag))
+        tables.append(pairs_table(rows, tag, vocabulary, config.seed))
+    if tables:
+        # The name comes after the others': the first rows of a run, which calibrate it, are independent ones.
+        write_table(pa.concat_tables(tables), run, "specs", "twins.parquet")
+    return sum(map(len, tables)) // 2
+
+
+def pairs_table(rows: np.ndarray, tag: str, vocabulary: Vocabulary, run_seed: int) -> pa.Table:
+    """A table in `schema.SPECS` of uint8 (num_pairs, num_tags) rows that have `tag`, each followed by its twin."""
+    matrix = np.repeat(rows, 2, axis=0)
+    matrix[1::2, vocabulary.index[tag]] = 0
+    names = [pairs.pair_id(tag, number) for number in range(len(rows))]
+    seeds = [pairs.pair_seed(run_seed, name) for name in names]
+    identities = [
+        (row_id, seed, name) for name, seed in zip(names, seeds, strict=True) for row_id in pairs.row_ids(seed)
+    ]
+    return _table_of_sets(matrix, vocabulary, *map(list, zip(*identities, strict=True)))
 
 
 def make_sampler(config: Config, run: RunDir) -> Sampler:
@@ -307,13 +342,19 @@ def encode_lists(lists: pa.ListArray, vocabulary: Vocabulary) -> np.ndarray:
 
 def specs_table(matrix: np.ndarray, vocabulary: Vocabulary, run_seed: int, begin: int) -> pa.Table:
     """A table in `schema.SPECS` of multi-hot rows whose indices start at `begin`."""
-    identities = [row_identity(run_seed, begin + i) for i in range(len(matrix))]
-    columns: dict[str, Any] = {"id": [name for name, _ in identities], "seed": [seed for _, seed in identities]}
+    ids, seeds = zip(*(row_identity(run_seed, begin + i) for i in range(len(matrix))), strict=True)
+    return _table_of_sets(matrix, vocabulary, ids, seeds, [None] * len(matrix))
+
+
+def _table_of_sets(
+    matrix: np.ndarray, vocabulary: Vocabulary, ids: Sequence[str], seeds: Sequence[int], pair_ids: Sequence[str | None]
+) -> pa.Table:
+    columns: dict[str, Any] = {"id": pa.array(ids), "seed": pa.array(seeds, pa.int64())}
     columns["aspect_list"] = _lists(matrix, vocabulary.tags)
     for k, category in enumerate(CATEGORIES):
         chosen = vocabulary.category_indices == k
         columns[aspects_column(category)] = _lists(matrix[:, chosen], vocabulary.tags_by_category[category])
-    columns["pair_id"] = pa.nulls(len(matrix), pa.string())
+    columns["pair_id"] = pa.array(pair_ids, pa.string())
     return pa.table(columns).select(schema.SPECS.names).cast(schema.SPECS)
 
 

@@ -19,10 +19,12 @@ from conceptcaps.alignment import make_aligner
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.audio import make_synthesiser
 from conceptcaps.captions import make_captioner
+from conceptcaps.captions.pairs import complete
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.audio import AudioConfig
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.engines import Aligner, Captioner, Synthesiser
+from conceptcaps.pairs import skeleton
 from conceptcaps.pipelines.guard import Guard, Watch
 from conceptcaps.pipelines.isolation import Row, answers, fail, pending, to_batch
 from conceptcaps.pipelines.telemetry import stage_seconds
@@ -133,9 +135,12 @@ class Caption(Step):
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         wanting = [row for row in pending(rows) if row["caption"] is None]
-        for row, caption in self.answers(lambda some: self.engine(to_batch(some)), wanting):
-            row["caption"] = caption
+        for row, caption in self.answers(self._caption, wanting):
+            row["caption"] = complete(caption, row)
         return table_of(rows, CAPTIONED)
+
+    def _caption(self, rows: list[Row]) -> list[str]:
+        return self.engine(to_batch(map(skeleton, rows)))
 
 
 class Synthesise(Step):
@@ -155,7 +160,9 @@ class Synthesise(Step):
         for row in alive:
             row["takes"] = []
         for take in range(self.config.candidates):
-            for row, waveform in self.answers(partial(self._render, take), pending(alive)):
+            # The rows of a pair must not differ in which take was kept.
+            wanted = [row for row in pending(alive) if not (take and row["pair_id"])]
+            for row, waveform in self.answers(partial(self._render, take), wanted):
                 self._encode(row, waveform)
         return table_of([self._without_takes_if_ended(row) for row in rows], SYNTHESISED)
 

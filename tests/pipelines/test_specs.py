@@ -11,6 +11,7 @@ from conceptcaps import schema
 from conceptcaps.config import Config
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
+from conceptcaps.pairs import added_tag, pair_tag, skeleton
 from conceptcaps.pipelines import specs
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import row_identity
@@ -162,3 +163,41 @@ def test_encode_lists_ignores_unknown_and_null():
     lists = pa.array([["rock", "unknown"], None, ["piano", "sad"]], pa.list_(pa.string()))
     expected = VOCABULARY.encode([["rock"], [], ["piano", "sad"]])
     np.testing.assert_array_equal(specs.encode_lists(lists, VOCABULARY), expected)
+
+
+def test_counterfactual_pairs_differ_in_one_tag_and_share_their_seed(run):
+    wanted = {"counterfactual": ["piano", "sad"], "counterfactual_pairs": 6, "num_samples": 50}
+    facts = specs.run_specs(config(specs=wanted), run)
+    assert (facts["rows"], facts["counterfactual_pairs"]) == (50 + 24, 12)
+    table = read_specs(run)
+    schema.check(table.schema, schema.SPECS, "specs")
+    rows = [row for row in table.to_pylist() if row["pair_id"]]
+    assert [row["pair_id"] for row in table.slice(0, 50).to_pylist()] == [None] * 50
+    for has, lacks in zip(rows[::2], rows[1::2], strict=True):
+        assert (has["pair_id"], has["seed"]) == (lacks["pair_id"], lacks["seed"])
+        assert has["id"] != lacks["id"]
+        assert set(has["aspect_list"]) - set(lacks["aspect_list"]) == {pair_tag(has["pair_id"])}
+        assert skeleton(has)["aspect_list"] == lacks["aspect_list"] == skeleton(lacks)["aspect_list"]
+        assert added_tag(has) == pair_tag(has["pair_id"])
+        assert added_tag(lacks) is None
+    admitted = specs.make_sampler(config(), run).rules.admits(VOCABULARY.encode([row["aspect_list"] for row in rows]))
+    assert admitted.all()
+
+
+def test_more_pairs_and_rows_leave_the_others_as_they_are(run):
+    def pairs_of(count, **more):
+        specs.run_specs(config(specs={"counterfactual": ["sad"], "counterfactual_pairs": count, **more}), run)
+        return [row for row in read_specs(run).to_pylist() if row["pair_id"]]
+
+    few = pairs_of(3)
+    assert pairs_of(5, num_samples=20)[:6] == few
+
+
+def test_a_counterfactual_tag_must_be_known_and_dispensable(run):
+    for bad, message in (
+        ({"counterfactual": ["banjo"]}, "not in the vocabulary"),
+        ({"counterfactual": ["sad"], "seed_tags": ["sad"]}, "no row may lack it"),
+        ({"counterfactual": ["slow tempo"], "min_categories": 4}, "allowed without it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            specs.run_specs(config(specs={"num_samples": 20, **bad}), run)
