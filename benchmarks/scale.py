@@ -3,9 +3,7 @@
 Rows go through the real pipeline with engines that do nearly nothing, on two cores. The job is killed when nine tenths
 are published, with all its processes, and started again. Memory is private resident memory, sampled once a second.
 
-    python benchmarks/scale.py rows [--rows 1000000]
-    python benchmarks/scale.py nodes [--nodes 1 2 4 8]
-    python benchmarks/scale.py plan
+    python benchmarks/scale.py [--only rows nodes plan] [--rows 1000000] [--nodes 1 2 4 8]
 """
 
 from __future__ import annotations
@@ -26,13 +24,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import describe_machine
-from scale_job import ENGINES, config_of
 
 from conceptcaps import schema, seeding
 from conceptcaps.rundir import RunDir
 
 HERE = Path(__file__).resolve().parent
+JOBS = HERE / "jobs"
 RESULT = HERE / "results" / "scale.json"
+sys.path.insert(0, str(JOBS))
 
 
 def write_specs(run: RunDir, num_rows: int, per_file: int = 65_536) -> None:
@@ -50,11 +49,11 @@ class Watched:
     """A job in a process group of its own; its memory and its shards, second by second."""
 
     def __init__(self, folder: Path, *overrides: str):
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(JOBS)])}
         self.folder, self.started = folder, time.time()
         self.output = (folder.parent / "job.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "scale_job.py"), str(folder), *overrides],
+            [sys.executable, str(JOBS / "scale_job.py"), str(folder), *overrides],
             env=env, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self.memory: list[dict[str, float]] = []
@@ -143,11 +142,12 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
     """Rows/s with one sleeping synthesiser per simulated node, from the first block's start to the last shard."""
     import ray
     from ray.cluster_utils import Cluster
+    from scale_job import ENGINES, config_of
 
     from conceptcaps.pipelines.generate import run_generate
 
     os.environ["SCALE_SECONDS"] = str(seconds)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(JOBS)])
     found: list[dict[str, float]] = []
     for number in nodes:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 * 2**20})
@@ -186,12 +186,14 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
 
 def measure_plan(rows: int, seconds: float) -> dict[str, float]:
     """Wall time of a run with a sleeping synthesiser against its plan, made from the rates of a smaller run."""
+    from scale_job import ENGINES, config_of
+
     from conceptcaps.pipelines.generate import run_generate
     from conceptcaps.planning import Rate, Rates, plan
     from conceptcaps.runtime import connect
 
     os.environ["SCALE_SECONDS"] = str(seconds)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(JOBS)])
 
     def run_of(num_rows: int) -> tuple[dict, float, object]:
         folder = Path(tempfile.mkdtemp(prefix="plan-"))
@@ -214,23 +216,26 @@ def measure_plan(rows: int, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["rows", "nodes", "plan"])
+    parser.add_argument("--only", nargs="+", choices=["rows", "nodes", "plan"], default=["rows", "nodes", "plan"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--out", default=str(RESULT))
     options = parser.parse_args()
-    if options.what == "rows":
-        with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-            found = measure_rows(options.rows, Path(folder) / "run")
-    elif options.what == "nodes":
-        found = measure_nodes(options.nodes, seconds=0.1, blocks_each=8, rows_per_block=50)
-    else:
-        found = measure_plan(rows=1200, seconds=0.1)
     out = Path(options.out)
-    results = json.loads(out.read_text()) if out.exists() else {}
-    results[options.what] = {"machine": describe_machine(), "found": found}
-    out.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    for what in options.only:
+        results = json.loads(out.read_text()) if out.exists() else {}
+        results[what] = {"machine": describe_machine(), "found": measure(what, options)}
+        out.write_text(json.dumps(results, indent=2) + "\n")
+        print(what, json.dumps(results[what]["found"], indent=2))
+
+
+def measure(what: str, options: argparse.Namespace) -> object:
+    if what == "rows":
+        with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+            return measure_rows(options.rows, Path(folder) / "run")
+    if what == "nodes":
+        return measure_nodes(options.nodes, seconds=0.1, blocks_each=8, rows_per_block=50)
+    return measure_plan(rows=1200, seconds=0.1)
 
 
 if __name__ == "__main__":

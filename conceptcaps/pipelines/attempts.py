@@ -3,6 +3,7 @@
 Attempts below `audio.rounds` are made by the job itself, of the rows that the one before rejected; later ones are
 asked for with `conceptcaps retry`. Every attempt has shards of its own, so the history of a row stays; the row of the
 highest attempt counts. Audio seeds derive from the attempt, and so do the seeds of captions that are made again.
+Rows of a counterfactual pair are made once: made again with another seed, they would be no pair.
 """
 
 from __future__ import annotations

@@ -175,6 +175,7 @@ def _refuse_other_rows(sampler: Sampler, config: Config, run: RunDir) -> int:
     Raises:
         InputError: it does not, for one because this version samples otherwise.
     """
+    # Pairs and rows for rare tags stand in files of their own and are made by other rules.
     paths = [path for path in run.files("specs", suffix=".parquet") if "/part-" in path]
     if not paths or not run.files(SHARDS, suffix=".parquet"):
         return 0

@@ -132,10 +132,10 @@ def test_replies_that_are_no_captions_have_a_reason(reply, code):
     assert refuse(clean_reply(reply), reply) == code
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs" / "prompts").glob("*.yaml")), ids=str)
-def test_the_prompts_in_configs_can_be_used(path):
-    user = PromptTemplate.load(str(path)).messages(ROW)[-1]["content"]
-    assert "mood: happy, bright" in user
+@pytest.mark.parametrize("name", ["default", "zero-shot"])
+def test_the_prompts_in_configs_can_be_used(name):
+    path = Path(__file__).parents[2] / "configs" / "prompts" / f"{name}.yaml"
+    assert "mood: happy, bright" in PromptTemplate.load(str(path)).messages(ROW)[-1]["content"]
 
 
 @pytest.mark.parametrize("name", ["default", "zero-shot", "judge"])

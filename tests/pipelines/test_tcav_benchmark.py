@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from tcav_methods import always
 from typer.testing import CliRunner
 
 from conceptcaps.tcav.ground_truth import ATTRIBUTES, JOINT
@@ -27,7 +28,7 @@ def test_benchmark_renders_trains_and_compares(cluster) -> None:
 
     found = run_benchmark(
         repeats=1, num_train=64, num_clips=144, num_pairs=6, corpora=["phi = 0.5"],
-        architectures=["1-D convolutions"], further=_always,
+        architectures=["1-D convolutions"], further=always,
     )  # fmt: skip
     assert [n["architecture"] for n in found["networks"]] == ["1-D convolutions"]
     rates = found["detection"]["phi = 0.5"]
@@ -37,10 +38,6 @@ def test_benchmark_renders_trains_and_compares(cluster) -> None:
     header, lines = table_of(found)
     assert all(len(line) == len(header) for line in lines)
     assert ["always", "100.0%", "100.0%"] in lines
-
-
-def _always(case, examined):
-    return {"flags": {"always": np.ones(examined.truth.shape, bool)}}
 
 
 def test_command_names_what_it_does() -> None:

@@ -107,21 +107,6 @@ def test_entanglement_and_published_layout(world) -> None:
     assert "sad" not in published.get("mood", {})
 
 
-def test_matched_negatives_disentangle_concepts_that_come_together() -> None:
-    rng = np.random.default_rng(1)
-    tags = (rng.random((800, 2)) < 0.5).astype(np.uint8)
-    tags[:, 1] = np.where(rng.random(800) < 0.6, tags[:, 0], tags[:, 1])
-    activations = (tags @ np.eye(2, 12) + 0.5 * rng.normal(size=(800, 12))).astype(np.float32)
-    clips = ConceptClips(
-        [str(i) for i in range(800)], [None] * 800, tags, NAMES[2:4], CATEGORIES[2:4], activations[:, :2], ["a", "b"]
-    )
-    config = CONFIG.model_copy(update={"method": "pattern"})
-    sets = matched_sets(tags, clips.names, rng)
-    vectors = analysis.fit_vectors(activations, sets, config, seed=0)
-    found = analysis.entanglement(activations, clips, sets, vectors, config, seed=0)
-    assert found["mean_absolute_cosine_matched"] < 0.7 * found["mean_absolute_cosine_random"]
-
-
 def test_bad_layers_are_refused(world) -> None:
     clips, activations, mean, _, sets = world
     broken = activations.copy()
