@@ -98,6 +98,6 @@ class BusyClock:
 def guard_engine(processor: Any, captions: CaptionsConfig, synonyms: Synonyms, watch: Watch | None) -> None:
     """Put `GuardedEngine` in the place of the processor's engine."""
     stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn_constructor_kwargs |= {"captions": captions, "synonyms": synonyms, "watch": watch}
+    stage.fn_constructor_kwargs.update(captions=captions, synonyms=synonyms, watch=watch)
     # Assignment would run the stage's validator a second time, which takes its resources for a GPU's.
     stage.__dict__["fn"] = GuardedEngine
