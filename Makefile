@@ -31,7 +31,7 @@ test: $(STAMP) ## Lint, types and all tests that need no GPU
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not gpu and not isolated and not served" $(ARGS)
 
-served: $(STAMP) ## Tests that start vLLM or a Ray head of their own
+served: $(STAMP) ## Tests that take minutes: vLLM, Ray heads of their own, faults
 	$(BIN)/python -m pytest -m served $(ARGS)
 
 lint: $(STAMP) ## Format, and check style and types

@@ -29,6 +29,7 @@ def without(rows: dict[str, dict], names: set[str]) -> dict[str, dict]:
     return {row_id: row for row_id, row in rows.items() if row_id not in names}
 
 
+@pytest.mark.served
 def test_rows_that_kill_their_worker_are_given_up_and_the_others_are_as_ever(cluster, tmp_path):
     special = {4: "kill-audio", 11: "raise-audio", 23: "kill-caption"}
     run, config = RunDir(tmp_path), small_config(tmp_path, "ray.max_worker_deaths=1")
@@ -60,6 +61,7 @@ def test_a_broken_model_stops_the_job_with_its_reasons(cluster, tmp_path):
     assert shards.count(run).rows < 120
 
 
+@pytest.mark.served
 def test_rows_of_a_lost_shard_are_made_again_and_no_others(cluster, tmp_path):
     run = RunDir(tmp_path)
     ids = write_specs(run, 30)
@@ -85,6 +87,7 @@ def test_a_row_in_two_shards_is_dropped_from_one(tmp_path):
     assert shards.mend(run, 0, shards.ids(run, 0)) == 0
 
 
+@pytest.mark.served
 def test_storage_that_errs_now_and_then_costs_nothing_but_time(cluster, tmp_path):
     run = RunDir(tmp_path)
     run.fs = FlakyFileSystem.wrap(pafs.LocalFileSystem(), every=7)
@@ -93,6 +96,7 @@ def test_storage_that_errs_now_and_then_costs_nothing_but_time(cluster, tmp_path
     assert sorted(rows_of(RunDir(tmp_path))) == ids
 
 
+@pytest.mark.served
 def test_a_full_disk_stops_the_job_with_one_message_and_no_half_shard(cluster, tmp_path):
     from conceptcaps.errors import input_error_in
 
@@ -105,6 +109,7 @@ def test_a_full_disk_stops_the_job_with_one_message_and_no_half_shard(cluster, t
     assert not full.files("shards")
 
 
+@pytest.mark.served
 def test_a_job_that_is_asked_to_stop_ends_what_is_in_its_workers_and_no_more(cluster, tmp_path, monkeypatch):
     run = RunDir(tmp_path)
     write_specs(run, 200)
@@ -136,6 +141,7 @@ def finished(cluster, tmp_path) -> RunDir:
     return run
 
 
+@pytest.mark.served
 def test_retry_makes_just_those_rows_again_and_keeps_their_history(finished, tmp_path):
     config = small_config(tmp_path, "alignment.threshold.value=0.5")
     before = rows_of(finished)
@@ -165,6 +171,7 @@ def test_retry_refuses_what_it_cannot_do(tmp_path):
         again.retry(run, ["failed"], config)
 
 
+@pytest.mark.served
 def test_a_run_grows_without_touching_what_it_has(finished, tmp_path):
     config = small_config(tmp_path, "alignment.threshold.value=0.5", "specs.num_samples=30", "audio.rounds=2")
     run_generate(config, finished, TRIVIAL)  # rejected rows are listed for a second attempt and made

@@ -52,6 +52,7 @@ def test_projections_have_two_dimensions():
         assert analysis.project(means, method, 0).shape == (30, 2)
 
 
+@pytest.mark.served
 def test_umap_is_seeded():
     pytest.importorskip("umap")
     means = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
