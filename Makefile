@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml Makefile | cksum | cut -d' ' -f1)
 RUN ?= runs/demo
 
+# Every worker process imports Ray and torch; without written bytecode each would compile them again, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test served lint bench notebooks clean
 
 help: ## What can be made
