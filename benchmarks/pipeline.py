@@ -15,55 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import PeakMemory, describe_machine
+from trivial import ENGINES, RATE
 
 from conceptcaps import schema, seeding
 from conceptcaps.alignment.threshold import Threshold
 from conceptcaps.config import Config, load
 from conceptcaps.pipelines.generate import _begin, run_generate
 from conceptcaps.pipelines.source import Slice, read_slice
-from conceptcaps.pipelines.steps import Align, Caption, Engines, Synthesise
+from conceptcaps.pipelines.steps import Align, Caption, Synthesise
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
-
-RATE = 32_000
-
-
-class Captioner:
-    def __init__(self, config):
-        pass
-
-    def __call__(self, batch):
-        return [", ".join(tags) for tags in batch["aspect_list"]]
-
-
-class Synthesiser:
-    """The same noise for every row: what is measured is how it travels."""
-
-    sampling_rate = RATE
-
-    def __init__(self, config):
-        self.clip = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(config.duration * RATE))).astype(np.float32)
-
-    def __call__(self, batch):
-        return [self.clip] * len(batch["seed"])
-
-
-class Aligner:
-    def __init__(self, config):
-        pass
-
-    def embed_audio(self, waveforms, sampling_rate):
-        return np.ones((len(waveforms), 1), dtype=np.float32)
-
-    def embed_text(self, texts):
-        return np.ones((len(texts), 1), dtype=np.float32)
-
-
-ENGINES = Engines(Captioner, Synthesiser, Aligner)
 
 
 def config_of(folder: Path, num_rows: int, megabytes: float) -> Config:

@@ -29,9 +29,7 @@ from conceptcaps import schema, seeding
 from conceptcaps.rundir import RunDir
 
 HERE = Path(__file__).resolve().parent
-JOBS = HERE / "jobs"
 RESULT = HERE / "results" / "scale.json"
-sys.path.insert(0, str(JOBS))
 
 
 def write_specs(run: RunDir, num_rows: int, per_file: int = 65_536) -> None:
@@ -49,11 +47,11 @@ class Watched:
     """A job in a process group of its own; its memory and its shards, second by second."""
 
     def __init__(self, folder: Path, *overrides: str):
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(JOBS)])}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
         self.folder, self.started = folder, time.time()
         self.output = (folder.parent / "job.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, str(JOBS / "scale_job.py"), str(folder), *overrides],
+            [sys.executable, str(HERE / "scale_job.py"), str(folder), *overrides],
             env=env, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self.memory: list[dict[str, float]] = []
@@ -142,12 +140,13 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
     """Rows/s with one sleeping synthesiser per simulated node, from the first block's start to the last shard."""
     import ray
     from ray.cluster_utils import Cluster
-    from scale_job import ENGINES, config_of
+    from scale_job import config_of
+    from trivial import ENGINES
 
     from conceptcaps.pipelines.generate import run_generate
 
-    os.environ["SCALE_SECONDS"] = str(seconds)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(JOBS)])
+    os.environ["TRIVIAL_SECONDS"] = str(seconds)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
     found: list[dict[str, float]] = []
     for number in nodes:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 * 2**20})
@@ -186,14 +185,15 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
 
 def measure_plan(rows: int, seconds: float) -> dict[str, float]:
     """Wall time of a run with a sleeping synthesiser against its plan, made from the rates of a smaller run."""
-    from scale_job import ENGINES, config_of
+    from scale_job import config_of
+    from trivial import ENGINES
 
     from conceptcaps.pipelines.generate import run_generate
     from conceptcaps.planning import Rate, Rates, plan
     from conceptcaps.runtime import connect
 
-    os.environ["SCALE_SECONDS"] = str(seconds)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(JOBS)])
+    os.environ["TRIVIAL_SECONDS"] = str(seconds)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
 
     def run_of(num_rows: int) -> tuple[dict, float, object]:
         folder = Path(tempfile.mkdtemp(prefix="plan-"))
