@@ -36,7 +36,9 @@ from conceptcaps.config import load
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.config.vae import VaeConfig
 from conceptcaps.contradictions import Contradictions
-from conceptcaps.pipelines import specs as stage
+from conceptcaps.pipelines.artefacts import aspect_lists, encode_lists
+from conceptcaps.pipelines.specs import CHUNKS_PER_FILE, run_specs
+from conceptcaps.pipelines.vae import MODEL, fit_mixture_model
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
 from conceptcaps.vae import train as training
@@ -164,18 +166,18 @@ def to_bound(train: Tensor, held: Tensor) -> dict[str, float]:
 def sampling(matrix: np.ndarray, vocabulary: Vocabulary, counts: list[int]) -> list[dict[str, float]]:
     """Stage `specs` with its default settings, on Ray: sampled, checked, calibrated, written to Parquet."""
     connect(RayConfig(num_cpus=2, object_store_mb=300), quiet=True)
-    fitted = stage.fit_mixture_model(matrix, vocabulary, VaeConfig(), 0)
+    fitted = fit_mixture_model(matrix, vocabulary, VaeConfig(), 0)
     contradictions = Contradictions.for_vocabulary(vocabulary)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(folder)
         run.write_bytes(vocabulary.to_json().encode(), "taxonomy", "concepts_to_tags.json")
         run.write_bytes(contradictions.to_json().encode(), "taxonomy", "contradictions.json")
-        write_model(fitted, run, *stage.MODEL)
-        for count in (CHUNK * stage.CHUNKS_PER_FILE * 2, *counts):  # the first warms Ray's workers up
+        write_model(fitted, run, *MODEL)
+        for count in (CHUNK * CHUNKS_PER_FILE * 2, *counts):  # the first warms Ray's workers up
             with PeakMemory() as memory:
                 began = time.perf_counter()
-                facts = stage.run_specs(load(None, [f"specs.num_samples={count}"]), run)
+                facts = run_specs(load(None, [f"specs.num_samples={count}"]), run)
                 wall = time.perf_counter() - began
             bad = check(run, vocabulary, contradictions)
             assert facts["rows"] == count
@@ -188,8 +190,8 @@ def check(run: RunDir, vocabulary: Vocabulary, contradictions: Contradictions) -
     """Rows of the run's specs that contradict themselves or have tags in too few categories."""
     bad = 0
     for path in run.files("specs", suffix=".parquet"):
-        for lists in stage.aspect_lists(run, path):
-            rows = stage.encode_lists(lists, vocabulary)
+        for lists in aspect_lists(run, path):
+            rows = encode_lists(lists, vocabulary)
             bad += int((contradictions.violations(rows) | (vocabulary.num_categories(rows) < 3)).sum())
     return bad
 

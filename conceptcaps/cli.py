@@ -183,16 +183,16 @@ def retry(
 
     Stages that depend on the rows follow. `--set` may change keys of speed and place only.
     """
-    from conceptcaps.pipelines import again
+    from conceptcaps.pipelines import reopen
 
     made = open_existing(run_dir)
-    config = changed(again.config_of(made), overrides)
-    attempt, rows = again.retry(made, [name.strip() for name in status.split(",") if name.strip()], config)
+    config = changed(reopen.config_of(made), overrides)
+    attempt, rows = reopen.retry(made, [name.strip() for name in status.split(",") if name.strip()], config)
     if not rows:
         typer.echo(f"{made}: no row ended as {status}")
         return
     say(f"attempt {attempt}: {rows} rows are tried again")
-    say_where(execute(config, again.stages_begun(made), quiet))
+    say_where(execute(config, reopen.stages_begun(made), quiet))
 
 
 @app.command()
@@ -203,11 +203,11 @@ def extend(
     quiet: Quiet = False,
 ) -> None:
     """Add rows to a run; those that it has keep their ids, content and splits."""
-    from conceptcaps.pipelines import again
+    from conceptcaps.pipelines import reopen
 
     made = open_existing(run_dir)
-    config = again.extend(made, num_samples, changed(again.config_of(made), overrides))
-    say_where(execute(config, again.stages_begun(made), quiet))
+    config = reopen.extend(made, num_samples, changed(reopen.config_of(made), overrides))
+    say_where(execute(config, reopen.stages_begun(made), quiet))
 
 
 def changed(config: Config, overrides: list[str] | None) -> Config:

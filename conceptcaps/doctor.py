@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from packaging.requirements import Requirement
 from conceptcaps import assets
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError, describe
+from conceptcaps.model_files import adapter_faults, is_local, local_adapter_faults, local_faults, weights_faults
 from conceptcaps.rundir import RunDir
 
 Level = Literal["ok", "warning", "problem"]
@@ -171,7 +171,7 @@ def check_models(config: Config) -> Iterator[Finding]:
         elif is_local(model):
             yield _summed(what, local_faults(Path(model).expanduser()), "is whole", "Download it again")
         else:
-            yield _hub(what, model, revision, _weights_faults)
+            yield _hub(what, model, revision, weights_faults)
     if config.captions.engine == "vllm" and config.captions.vllm.trust_remote_code:
         key = "captions.vllm.trust_remote_code"
         yield Finding(key, "warning", "the repository's own code will run", "Leave it out unless you have read it")
@@ -183,72 +183,9 @@ def _packaged_faults(key: str) -> Iterator[str]:
         yield f"is missing from the package ({folder})"
 
 
-def is_local(model: str) -> bool:
-    """Whether a model is named by a path rather than by its id on the hub."""
-    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
-
-
 def _summed(what: str, faults: Iterable[str], good: str, mend: str) -> Finding:
     found = list(faults)
     return Finding(what, "problem", "; ".join(found), mend) if found else Finding(what, "ok", good)
-
-
-def local_faults(folder: Path) -> Iterator[str]:
-    """What is missing or broken in a folder of a transformers model."""
-    if not folder.is_dir():
-        yield "is no folder"
-        return
-    names = {path.name for path in folder.iterdir()}
-    yield from _file_faults(names)
-    index = folder / "model.safetensors.index.json"
-    shards = _shards_of(index) if index.is_file() else [n for n in ("model.safetensors",) if n in names]
-    for shard in shards:
-        if fault := safetensors_fault(folder / shard):
-            yield fault
-
-
-def _shards_of(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError):
-        return [index.name]  # not a safetensors file, and named as broken for it
-
-
-def safetensors_fault(path: Path) -> str | None:
-    """What is wrong with a safetensors file, by its header and its length; None where it is whole."""
-    if not path.is_file():
-        return f"{path.name} is missing"
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, 100_000_000)))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{path.name} is no safetensors file"
-    wanted = 8 + length + max(ends, default=0)
-    found = path.stat().st_size
-    return None if found == wanted else f"{path.name} has {found} bytes, not {wanted}"
-
-
-def _file_faults(names: set[str]) -> Iterator[str]:
-    """What a listing lacks of a transformers model."""
-    if "config.json" not in names:
-        yield "config.json is missing"
-    if not names & {"tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model", "tokenizer.model"}:
-        yield "has no tokenizer"
-    yield from _weights_faults(names, with_config=False)
-
-
-def _weights_faults(names: set[str], with_config: bool = True) -> Iterator[str]:
-    if with_config and "config.json" not in names:
-        yield "config.json is missing"
-    weights = {n for n in names if n.endswith(".safetensors")}
-    if not weights and "model.safetensors.index.json" not in names:
-        pickled = any(n.endswith((".bin", ".pt", ".pth")) for n in names)
-        yield "has pickled weights only, which may run code when loaded" if pickled else "has no safetensors weights"
-    numbered = [m for n in weights if (m := re.fullmatch(r"model-(\d+)-of-(\d+)\.safetensors", n))]
-    if numbered and len(numbered) != int(numbered[0][2]):
-        yield f"has {len(numbered)} of {int(numbered[0][2])} weight files"
 
 
 def _hub(what: str, model: str, revision: str | None, faults: Any) -> Finding:
@@ -299,27 +236,11 @@ def check_adapter(config: Config) -> Iterator[Finding]:
     elif is_local(adapter):
         folder = Path(adapter).expanduser()
         yield _summed(
-            what, _local_adapter_faults(folder), "is whole", "Fit it with `conceptcaps lora`, or check the path"
+            what, local_adapter_faults(folder), "is whole", "Fit it with `conceptcaps lora`, or check the path"
         )
         yield from _made_for_another(what, folder, config.captions.vllm.model)
     else:
-        yield _hub(what, adapter, None, _adapter_faults)
-
-
-def _adapter_faults(names: set[str]) -> Iterator[str]:
-    for wanted in ("adapter_config.json", "adapter_model.safetensors"):
-        if wanted not in names:
-            yield f"{wanted} is missing"
-
-
-def _local_adapter_faults(folder: Path) -> Iterator[str]:
-    if not folder.is_dir():
-        yield "is no folder"
-        return
-    yield from _adapter_faults({path.name for path in folder.iterdir()})
-    weights = folder / "adapter_model.safetensors"
-    if weights.is_file() and (fault := safetensors_fault(weights)):
-        yield fault
+        yield _hub(what, adapter, None, adapter_faults)
 
 
 def _made_for_another(what: str, folder: Path, model: str) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or config.address
-        settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.WARNING}
+        settings: dict[str, Any] = {"log_to_driver": config.worker_logs and not quiet, "logging_level": logging.WARNING}
         if config.log_format == "json":
             settings["logging_config"] = ray.LoggingConfig(encoding="JSON", additional_log_standard_attrs=["name"])
         if address:

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from conceptcaps.audio.instruments import TIMBRES
 from conceptcaps.audio.keywords import Cues, read
 from conceptcaps.audio.patterns import PATTERNS, Pattern
+from conceptcaps.audio.timbres import TIMBRES
 from conceptcaps.seeding import generator
 
 Mode = Literal["major", "minor"]

@@ -15,9 +15,10 @@ import numpy as np
 from scipy import fft
 
 from conceptcaps.audio.arrangement import Arrangement, arrange
-from conceptcaps.audio.instruments import TIMBRES, VOICE_RANGE, VOWELS, play, sing
+from conceptcaps.audio.instruments import VOICE_RANGE, VOWELS, play, sing
 from conceptcaps.audio.patterns import PATTERNS, Pattern, steps
 from conceptcaps.audio.percussion import one_shot
+from conceptcaps.audio.timbres import TIMBRES
 from conceptcaps.config.audio import AudioConfig
 from conceptcaps.engines import Batch
 from conceptcaps.schema import ASPECT_COLUMNS

@@ -29,6 +29,9 @@ class RayConfig(Section):
     max_failed_fraction: float = speed_key(
         0.5, "Stop when more than this share of a job's rows (of at least 50) has failed", gt=0, le=1
     )
+    worker_logs: bool = speed_key(
+        True, "Show here what workers print, vLLM's start-up for one; it is in Ray's own log files in any case"
+    )
     log_format: Literal["text", "json"] = speed_key(
         "text", "'json': a line of JSON per log record, with the run's id and, where there is one, the row's"
     )

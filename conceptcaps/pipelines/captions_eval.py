@@ -88,7 +88,7 @@ def run_captions_eval(config: Config, run: RunDir, ask: Ask | None = None) -> di
 
 
 def _ask_vllm(config: Config, adapter: str | None, questions: Sequence[Question]) -> list[Answer]:
-    from conceptcaps.pipelines.asking import ask_vllm
+    from conceptcaps.pipelines.questions import ask_vllm
 
     return ask_vllm(config, adapter, questions)
 

@@ -16,7 +16,16 @@ from conceptcaps.config.root import Config
 from conceptcaps.config.specs import SpecsConfig
 from conceptcaps.config.vae import VaeConfig
 from conceptcaps.contradictions import Contradictions
-from conceptcaps.pipelines import specs as stage
+from conceptcaps.pipelines.artefacts import (
+    aspect_lists,
+    encode_lists,
+    read_contradictions,
+    read_matrix,
+    read_vocabulary,
+    write_table,
+)
+from conceptcaps.pipelines.specs import calibrated, make_proposer, sampler_of
+from conceptcaps.pipelines.vae import fit_mixture_model
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import derive
 from conceptcaps.vocabulary import Vocabulary
@@ -54,9 +63,9 @@ def run_comparison(config: Config, run: RunDir) -> dict[str, Any]:
     Raises:
         InputError: the taxonomy stage has not run, or its rows are too few.
     """
-    vocabulary = stage.read_vocabulary(run)
-    matrix = stage.read_matrix(run, vocabulary)
-    reference = hold_out(matrix, vocabulary, stage.read_contradictions(run), config)
+    vocabulary = read_vocabulary(run)
+    matrix = read_matrix(run, vocabulary)
+    reference = hold_out(matrix, vocabulary, read_contradictions(run), config)
     samplers = sample_all(reference, config, derive(config.seed, "comparison"))
     own = _own_rows(run, vocabulary, len(reference.train))
     made = {name: sampled.rows for name, sampled in samplers.items()} | own
@@ -104,7 +113,7 @@ def sample_fitted(
     if config.model == "mixture":
         specs = specs.model_copy(update={"method": "bernoulli"})
     specs = specs.model_copy(update={"seed_tags": ()})
-    sampler = stage.sampler_of(fitted, specs, reference.contradictions, seed)
+    sampler = sampler_of(fitted, specs, reference.contradictions, seed)
     return Sampled(sampler.rows(0, num_rows), held_out_nats(fitted, reference, specs, config, seed))
 
 
@@ -116,7 +125,7 @@ def fit_in_process(train: np.ndarray, vocabulary: Vocabulary, config: VaeConfig,
     from conceptcaps.vae.weights import FittedModel, member
 
     if config.model == "mixture":
-        return stage.fit_mixture_model(train, vocabulary, config, seed)
+        return fit_mixture_model(train, vocabulary, config, seed)
     fitting, validation = training.split(len(train), config.validation_fraction, seed)
     rows = torch.from_numpy(train).float()
     state = training.fit(rows[fitting], rows[validation], config.model_copy(update={"betas": ()}), seed)
@@ -141,8 +150,8 @@ def held_out_nats(
     if specs.method == "threshold" or specs.temperature != 1:
         return nats
     rules = Rules(fitted.vocabulary, None, specs.min_categories)
-    proposer = stage.make_proposer(fitted, specs)
-    found = stage.calibrated(fitted, proposer, rules, specs, seed)
+    proposer = make_proposer(fitted, specs)
+    found = calibrated(fitted, proposer, rules, specs, seed)
     logs = sampler_log_likelihood(fitted.model, proposer, found, rules, reference.held, samples, seed)
     return nats | {"sampler": -float(logs[np.isfinite(logs)].mean())}
 
@@ -151,7 +160,7 @@ def _own_rows(run: RunDir, vocabulary: Vocabulary, most: int) -> dict[str, np.nd
     """The first of the run's specs, if it has any."""
     parts: list[np.ndarray] = []
     for path in run.files("specs", suffix=".parquet"):
-        parts += [stage.encode_lists(lists, vocabulary) for lists in stage.aspect_lists(run, path)]
+        parts += [encode_lists(lists, vocabulary) for lists in aspect_lists(run, path)]
         if sum(map(len, parts)) >= most:
             break
     return {OWN_SPECS: np.concatenate(parts)[:most]} if sum(map(len, parts)) >= 50 else {}
@@ -167,8 +176,8 @@ def _write(
     rows = {"train": len(reference.train), "held": len(reference.held), "sampled": {n: len(m) for n, m in made.items()}}
     results = {"rows": rows, "held_out_nats": nats, "tags_that_differ": rejected, "figures": as_rows(figures)}
     run.write_json(results, "comparison", "results.json")
-    stage.write_table(pa.Table.from_pylist(as_rows(figures)), run, "comparison", "figures.parquet")
-    stage.write_table(pa.Table.from_pylist(tags), run, "comparison", "tags.parquet")
+    write_table(pa.Table.from_pylist(as_rows(figures)), run, "comparison", "figures.parquet")
+    write_table(pa.Table.from_pylist(tags), run, "comparison", "tags.parquet")
     for name, figure in plots.all_plots(reference, made, figures).items():
         sink = io.BytesIO()
         figure.savefig(sink, format="png", dpi=120)

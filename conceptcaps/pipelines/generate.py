@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -18,17 +19,18 @@ import numpy as np
 import pyarrow as pa
 from ray.data import Dataset
 
-from conceptcaps import shards
+from conceptcaps import schema, shards
 from conceptcaps.alignment.tags import TagReference
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
 from conceptcaps.config import Config
+from conceptcaps.errors import InputError
 from conceptcaps.pipelines import attempts
+from conceptcaps.pipelines.artefacts import read_vocabulary
 from conceptcaps.pipelines.caption_retries import reject_near_duplicates
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
-from conceptcaps.pipelines.follow import Tally, follow, let_plans_drain, published
 from conceptcaps.pipelines.guard import Watch
+from conceptcaps.pipelines.publishing import Tally, follow, let_plans_drain, published
 from conceptcaps.pipelines.source import missing, read, read_blocks
-from conceptcaps.pipelines.specs import read_vocabulary
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
 from conceptcaps.provenance import resolved_models
 from conceptcaps.rundir import MANIFEST, Manifest, RunDir
@@ -195,8 +197,17 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
         batch_format="pyarrow",
         **pool_arguments(config.alignment.resources),
     )
-    found = sorted(made.take_all(), key=lambda row: row["id"])
+    rows = sorted(made.take_all(), key=lambda row: row["id"])
     watch.forget()
+    found = [row for row in rows if row["audio_embedding"] is not None]
+    ended = Counter(schema.reason_code(row["reason"]) for row in rows if row["audio_embedding"] is None)
+    why = ", ".join(f"{count} {name}" for name, count in ended.most_common())
+    if not found:
+        problem = f"has no row left: all of the first {len(rows)} ended ({why})"
+        mend = "See the log, and try the engines on a few rows"
+        raise InputError("calibration of the alignment threshold", problem, mend)
+    if ended:
+        logger.warning("of %d rows to calibrate on, these ended before they were scored: %s", len(rows), why)
     audio = np.array([row["audio_embedding"] for row in found], dtype=np.float32)
     text = np.array([row["text_embedding"] for row in found], dtype=np.float32)
     null = null_scores(audio, text, [row["caption"] for row in found])

@@ -18,7 +18,7 @@ from conceptcaps.config import Config
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.errors import InputError, describe
 from conceptcaps.metrics.distances import distance
-from conceptcaps.pipelines.specs import write_table
+from conceptcaps.pipelines.artefacts import write_table
 from conceptcaps.pipelines.steps import Engines
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import Demand, check_capacity, pool_arguments

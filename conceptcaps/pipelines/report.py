@@ -10,7 +10,8 @@ import numpy as np
 from conceptcaps import shards
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
-from conceptcaps.pipelines.specs import MODEL, read_matrix
+from conceptcaps.pipelines.artefacts import read_matrix
+from conceptcaps.pipelines.vae import MODEL
 from conceptcaps.provenance import models
 from conceptcaps.report import gather as read
 from conceptcaps.report import sections

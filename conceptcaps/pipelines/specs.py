@@ -1,13 +1,10 @@
-"""Vocabulary and rows -> model of tag sets -> specs."""
+"""A fitted model of tag sets -> specs: new sets of tags, each with an id and a seed."""
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,124 +12,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from conceptcaps import pairs, schema
 from conceptcaps.config.root import Config
 from conceptcaps.config.specs import SpecsConfig
-from conceptcaps.config.vae import VaeConfig
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
+from conceptcaps.pipelines.artefacts import aspect_lists, encode_lists, read_contradictions, write_table
+from conceptcaps.pipelines.spec_tables import pairs_table, rare_table, specs_table
+from conceptcaps.pipelines.vae import MODEL
 from conceptcaps.rundir import RunDir
-from conceptcaps.seeding import derive, row_identity
+from conceptcaps.seeding import derive
 from conceptcaps.shards import FOLDER as SHARDS
-from conceptcaps.vocabulary import CATEGORIES, Vocabulary, aspects_column
 
 if TYPE_CHECKING:
     from conceptcaps.vae.calibration import Calibration
     from conceptcaps.vae.mixture import MixtureProposer
-    from conceptcaps.vae.model import BetaVAE
     from conceptcaps.vae.sampling import Proposer, Rules, Sampler, VaeProposer
     from conceptcaps.vae.weights import FittedModel
 
 logger = logging.getLogger(__name__)
 
-MODEL = ("vae", "model.safetensors")
 CHUNKS_PER_FILE = 16
-ROW_GROUP = 1024
-"""Rows per row group of the specs: the least that a read task of the streaming plan reads."""
-MAPPED_ROWS = 1500
-"""Rows on the maps of the latent space."""
 _IN_FLIGHT = 4
-
-
-def run_vae(config: Config, run: RunDir) -> dict[str, Any]:
-    """Fit the model of tag sets on the taxonomy's rows and write it below `vae/`.
-
-    Returns:
-        Facts for the manifest: rows, epochs, held-out nats per row.
-
-    Raises:
-        InputError: the taxonomy stage has not run, or its rows are too few.
-    """
-    from conceptcaps.vae.train import forget_checkpoint
-    from conceptcaps.vae.weights import write_model
-
-    vocabulary = read_vocabulary(run)
-    matrix = read_matrix(run, vocabulary)
-    seed = derive(config.seed, "vae")
-    history: list[Any]
-    if config.vae.model == "mixture":
-        models, history = [fit_mixture_model(matrix, vocabulary, config.vae, seed)], []
-    else:
-        models, history = _fit_sweep(matrix, vocabulary, config.vae, run, seed)
-        _write_latents(models, matrix[:MAPPED_ROWS], config.vae.maps, run, seed)
-    for fitted in models[1:]:
-        write_model(fitted, run, "vae", "sweep", f"beta-{fitted.facts['beta']:g}.safetensors")
-    facts = {"model": config.vae.model, "rows": len(matrix)}
-    run.write_json({**facts, "members": [fitted.facts for fitted in models]}, "vae", "metrics.json")
-    run.write_json(history, "vae", "history.json")
-    write_model(models[0], run, *MODEL)
-    forget_checkpoint(run)
-    return {**facts, **models[0].facts}
-
-
-def fit_mixture_model(matrix: np.ndarray, vocabulary: Vocabulary, config: VaeConfig, seed: int) -> FittedModel:
-    """Fit the default model on uint8 (num_rows, num_tags) rows."""
-    from conceptcaps.vae.mixture import MixtureSettings, fit_mixture
-    from conceptcaps.vae.train import split
-    from conceptcaps.vae.weights import FittedModel
-
-    split(len(matrix), config.validation_fraction, seed)  # refuses too few rows
-    settings = MixtureSettings(validation_fraction=config.validation_fraction, **config.mixture.model_dump())
-    model, facts = fit_mixture(matrix, settings, seed)
-    return FittedModel.of(model, vocabulary, matrix, **facts)
-
-
-def _fit_sweep(
-    matrix: np.ndarray, vocabulary: Vocabulary, config: VaeConfig, run: RunDir, seed: int
-) -> tuple[list[FittedModel], list[dict[str, Any]]]:
-    """The beta-VAE at `beta`, then at each of `betas`, and the history of their fit."""
-    from conceptcaps.vae.analysis import describe_vae
-    from conceptcaps.vae.train import split, train_on_ray
-    from conceptcaps.vae.weights import FittedModel, member
-
-    state = train_on_ray(matrix, config, run, seed)
-    _, held = split(len(matrix), config.validation_fraction, seed)
-    models = []
-    for i, beta in enumerate((config.beta, *config.betas)):
-        single = member(state.model, i)
-        facts = describe_vae(single, matrix[held], vocabulary, config.importance_samples, derive(seed, "report"))
-        facts = {"beta": beta, "epochs": int(state.best_epoch[i]), **facts}
-        models.append(FittedModel.of(single, vocabulary, matrix, **facts))
-    return models, state.history
-
-
-def _write_latents(models: list[FittedModel], matrix: np.ndarray, maps: Sequence[str], run: RunDir, seed: int) -> None:
-    """`vae/latents.parquet`: by beta, each row's genre and place on each map; a PNG of each map, a panel per beta."""
-    from conceptcaps.comparison.plots import latent_maps
-    from conceptcaps.vae.analysis import genre_of, latents, project
-
-    vocabulary = models[0].vocabulary
-    genres = genre_of(matrix, vocabulary)
-    names = [vocabulary.tags[g] if g >= 0 else None for g in genres]
-    means = {fitted.facts["beta"]: latents(cast("BetaVAE", fitted.model), matrix) for fitted in models}
-    columns: dict[str, Any] = {"beta": np.repeat(list(means), len(matrix)), "genre": names * len(means)}
-    for method in dict.fromkeys(_available(maps)):
-        points = {f"beta {beta:g}": project(rows, method, seed % 2**32) for beta, rows in means.items()}
-        x, y = np.concatenate(list(points.values())).T
-        columns |= {f"{method}_x": x, f"{method}_y": y}
-        sink = io.BytesIO()
-        latent_maps(points, genres, vocabulary).savefig(sink, format="png", dpi=120)
-        run.write_bytes(sink.getvalue(), "vae", f"latents_{method}.png")
-    write_table(pa.table(columns), run, "vae", "latents.parquet")
-
-
-def _available(maps: Sequence[str]) -> Iterator[Any]:
-    for method in maps:
-        if method == "umap" and find_spec("umap") is None:
-            logger.info("umap-learn is not installed, so the map is t-SNE: pip install 'conceptcaps[metrics]'")
-            yield "tsne"
-        else:
-            yield method
 
 
 def run_specs(config: Config, run: RunDir) -> dict[str, Any]:
@@ -264,12 +164,6 @@ def write_rare(sampler: Sampler, config: Config, run: RunDir) -> dict[str, Any]:
     return {"rows_for_rare_tags": sum(map(len, tables)), "tags_with_too_few_rows": lacking}
 
 
-def rare_table(rows: np.ndarray, tag: str, vocabulary: Vocabulary, run_seed: int) -> pa.Table:
-    """A table in `schema.SPECS` of uint8 (num_rows, num_tags) rows drawn given `tag`, by their number alone."""
-    seeds = [derive(run_seed, "rare", tag, number) for number in range(len(rows))]
-    return _table_of_sets(rows, vocabulary, [f"rare-{seed:016x}" for seed in seeds], seeds, [None] * len(rows))
-
-
 def write_pairs(sampler: Sampler, config: Config, run: RunDir) -> int:
     """Write `specs/twins.parquet`, the pairs of every tag of `specs.counterfactual`; returns their number.
 
@@ -287,18 +181,6 @@ def write_pairs(sampler: Sampler, config: Config, run: RunDir) -> int:
         # The name comes after the others': the first rows of a run, which calibrate it, are independent ones.
         write_table(pa.concat_tables(tables), run, "specs", "twins.parquet")
     return sum(map(len, tables)) // 2
-
-
-def pairs_table(rows: np.ndarray, tag: str, vocabulary: Vocabulary, run_seed: int) -> pa.Table:
-    """A table in `schema.SPECS` of uint8 (num_pairs, num_tags) rows that have `tag`, each followed by its twin."""
-    matrix = np.repeat(rows, 2, axis=0)
-    matrix[1::2, vocabulary.index[tag]] = 0
-    names = [pairs.pair_id(tag, number) for number in range(len(rows))]
-    seeds = [pairs.pair_seed(run_seed, name) for name in names]
-    identities = [
-        (row_id, seed, name) for name, seed in zip(names, seeds, strict=True) for row_id in pairs.row_ids(seed)
-    ]
-    return _table_of_sets(matrix, vocabulary, *map(list, zip(*identities, strict=True)))
 
 
 def make_sampler(config: Config, run: RunDir) -> Sampler:
@@ -345,82 +227,3 @@ def make_proposer(fitted: FittedModel, specs: SpecsConfig) -> MixtureProposer | 
     if specs.method == "threshold":
         raise InputError("key 'specs.method'", "is 'threshold', which a mixture has not", "Set vae.model to 'beta_vae'")
     return MixtureProposer(fitted.model, specs.temperature)
-
-
-def read_vocabulary(run: RunDir) -> Vocabulary:
-    """The taxonomy stage's vocabulary."""
-    parts = ("taxonomy", "concepts_to_tags.json")
-    return Vocabulary.from_json(run.read_bytes(*parts), run.uri(*parts))
-
-
-def read_contradictions(run: RunDir) -> Contradictions:
-    """The taxonomy stage's table of contradictions."""
-    parts = ("taxonomy", "contradictions.json")
-    return Contradictions.from_json(run.read_bytes(*parts), run.uri(*parts))
-
-
-def read_matrix(run: RunDir, vocabulary: Vocabulary) -> np.ndarray:
-    """uint8 (num_rows, num_tags): the taxonomy stage's rows, multi-hot.
-
-    Raises:
-        InputError: there are no rows, or their files lack `aspect_list`.
-    """
-    files = run.files("taxonomy", "rows", suffix=".parquet")
-    parts = [encode_lists(column, vocabulary) for path in files for column in aspect_lists(run, path)]
-    matrix = np.concatenate(parts) if parts else np.zeros((0, len(vocabulary)), np.uint8)
-    if not len(matrix):
-        raise InputError(
-            run.uri("taxonomy", "rows"), "holds no rows", "Run the taxonomy stage on annotations that match"
-        )
-    return matrix
-
-
-def aspect_lists(run: RunDir, path: str) -> Iterator[pa.Array]:
-    """The `aspect_list` column of one Parquet file, batch by batch."""
-    wanted = pa.schema([schema.SPECS.field("aspect_list")])
-    with run.fs.open_input_file(path) as source:
-        file = pq.ParquetFile(source)
-        schema.check(file.schema_arrow, wanted, path)
-        for batch in file.iter_batches(columns=["aspect_list"]):
-            yield batch.column(0)
-
-
-def encode_lists(lists: pa.ListArray, vocabulary: Vocabulary) -> np.ndarray:
-    """uint8 (num_rows, num_tags) of an Arrow list<string> array; tags outside the vocabulary are left out."""
-    lists = lists.fill_null(pa.scalar([], lists.type)) if lists.null_count else lists
-    rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
-    columns = pc.index_in(lists.flatten(), value_set=pa.array(vocabulary.tags)).fill_null(-1).to_numpy()
-    matrix = np.zeros((len(lists), len(vocabulary)), np.uint8)
-    matrix[rows[columns >= 0], columns[columns >= 0]] = 1
-    return matrix
-
-
-def specs_table(matrix: np.ndarray, vocabulary: Vocabulary, run_seed: int, begin: int) -> pa.Table:
-    """A table in `schema.SPECS` of multi-hot rows whose indices start at `begin`."""
-    ids, seeds = zip(*(row_identity(run_seed, begin + i) for i in range(len(matrix))), strict=True)
-    return _table_of_sets(matrix, vocabulary, ids, seeds, [None] * len(matrix))
-
-
-def _table_of_sets(
-    matrix: np.ndarray, vocabulary: Vocabulary, ids: Sequence[str], seeds: Sequence[int], pair_ids: Sequence[str | None]
-) -> pa.Table:
-    columns: dict[str, Any] = {"id": pa.array(ids), "seed": pa.array(seeds, pa.int64())}
-    columns["aspect_list"] = _lists(matrix, vocabulary.tags)
-    for k, category in enumerate(CATEGORIES):
-        chosen = vocabulary.category_indices == k
-        columns[aspects_column(category)] = _lists(matrix[:, chosen], vocabulary.tags_by_category[category])
-    columns["pair_id"] = pa.array(pair_ids, pa.string())
-    return pa.table(columns).select(schema.SPECS.names).cast(schema.SPECS)
-
-
-def _lists(matrix: np.ndarray, tags: tuple[str, ...]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(matrix.sum(1, dtype=np.int64))]).astype(np.int32)
-    values = pa.array(tags, pa.string()).take(pa.array(np.nonzero(matrix)[1]))
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
-
-
-def write_table(table: pa.Table, run: RunDir, *parts: str) -> None:
-    """Write a table as one Parquet file, whole or not at all."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
-    run.write_bytes(sink.getvalue(), *parts)

@@ -51,7 +51,7 @@ class Stage:
 
 STAGES = (
     Stage("taxonomy", "taxonomy:run_taxonomy", ("taxonomy",), (), "Annotations to a vocabulary and training rows"),
-    Stage("vae", "specs:run_vae", ("vae",), ("taxonomy",), "Fit the model of tag sets"),
+    Stage("vae", "vae:run_vae", ("vae",), ("taxonomy",), "Fit the model of tag sets"),
     Stage("specs", "specs:run_specs", ("specs",), ("vae",), "Sample new tag sets"),
     Stage("comparison", "comparison:run_comparison", ("comparison",), ("specs",), "Sampled tag sets against real ones"),
     Stage("lora", "lora:run_lora", ("lora", "captions"), ("taxonomy",), "Fit the captioner's LoRA adapter"),

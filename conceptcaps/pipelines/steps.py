@@ -65,6 +65,7 @@ EMBEDDED = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("audio_embedding", pa.list_(pa.float32())),
         pa.field("text_embedding", pa.list_(pa.float32())),
+        pa.field("reason", pa.string()),  # of a row that ended before it was embedded
     ]
 )
 
@@ -213,10 +214,10 @@ class Embed(Step):
         return list(zip(np.split(audio, counts), text, strict=True))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = pending(table.to_pylist())
-        for row, (audio, text) in self.answers(self.embed, rows):
+        rows = table.to_pylist()
+        for row, (audio, text) in self.answers(self.embed, pending(rows)):
             row["audio_embedding"], row["text_embedding"] = audio[0].tolist(), text.tolist()
-        return table_of(pending(rows), EMBEDDED)
+        return table_of(rows, EMBEDDED)
 
 
 class Align(Embed):

@@ -8,7 +8,8 @@ import pytest
 from conceptcaps.config import Config
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
-from conceptcaps.pipelines import comparison, specs
+from conceptcaps.pipelines import comparison, specs, vae
+from conceptcaps.pipelines.artefacts import write_table
 from conceptcaps.rundir import RunDir
 from conceptcaps.vocabulary import Vocabulary
 
@@ -38,12 +39,12 @@ def run(tmp_path) -> RunDir:
     table = pa.Table.from_pylist([{"caption": "music", **VOCABULARY.columns(tags)} for tags in rows])
     run.write_bytes(VOCABULARY.to_json().encode(), "taxonomy", "concepts_to_tags.json")
     run.write_bytes(Contradictions.for_vocabulary(VOCABULARY).to_json().encode(), "taxonomy", "contradictions.json")
-    specs.write_table(table, run, "taxonomy", "rows", "part-0.parquet")
+    write_table(table, run, "taxonomy", "rows", "part-0.parquet")
     return run
 
 
 def test_writes_figures_tags_and_plots(run):
-    specs.run_vae(CONFIG, run)
+    vae.run_vae(CONFIG, run)
     specs.run_specs(CONFIG, run)
     facts = comparison.run_comparison(CONFIG, run)
     assert facts["rows"]["held"] == 30

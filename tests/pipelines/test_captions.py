@@ -84,7 +84,7 @@ def test_one_engine_answers_with_and_without_its_adapter(first, tmp_path):
     from conceptcaps.captions.asking import Question
     from conceptcaps.captions.prompts import PromptTemplate, clean_reply
     from conceptcaps.captions.vllm import sampling
-    from conceptcaps.pipelines.asking import ask_vllm
+    from conceptcaps.pipelines.questions import ask_vllm
 
     save_random_adapter(tmp_path)
     config, prompt = config_of(), PromptTemplate.load(None)

@@ -13,7 +13,7 @@ from trivial_engines import TRIVIAL, TrivialSynthesiser
 
 from conceptcaps import schema, seeding, shards, signal
 from conceptcaps.errors import InputError
-from conceptcaps.pipelines import again, attempts
+from conceptcaps.pipelines import attempts, reopen
 from conceptcaps.pipelines.drain import STATE, Drained
 from conceptcaps.pipelines.generate import run_generate
 from conceptcaps.pipelines.stages import BY_NAME
@@ -115,7 +115,7 @@ def test_a_job_that_is_asked_to_stop_ends_what_is_in_its_workers_and_no_more(clu
     write_specs(run, 200)
     count = shards.count  # called at the very end: never reached by a drained job
     monkeypatch.setattr(shards, "count", lambda run: pytest.fail("went on to the end"))
-    monkeypatch.setattr("conceptcaps.pipelines.follow.Tally.add", lambda tally, table: STATE.ask(grace=30))
+    monkeypatch.setattr("conceptcaps.pipelines.publishing.Tally.add", lambda tally, table: STATE.ask(grace=30))
     try:
         with pytest.raises(Drained):
             run_generate(small_config(tmp_path), run, SLOW)
@@ -146,7 +146,7 @@ def test_retry_makes_just_those_rows_again_and_keeps_their_history(finished, tmp
     config = small_config(tmp_path, "alignment.threshold.value=0.5")
     before = rows_of(finished)
     wanted = {i for i, row in before.items() if row["status"] != schema.ACCEPTED}
-    assert again.retry(finished, ["failed", "rejected"], config) == (1, len(wanted))
+    assert reopen.retry(finished, ["failed", "rejected"], config) == (1, len(wanted))
     assert not Manifest(finished).is_finished("generate")
     assert not Manifest(finished).is_finished("dataset")
     assert Manifest(finished).is_finished("specs")
@@ -165,10 +165,10 @@ def test_retry_makes_just_those_rows_again_and_keeps_their_history(finished, tmp
 def test_retry_refuses_what_it_cannot_do(tmp_path):
     run, config = RunDir(tmp_path), small_config(tmp_path)
     with pytest.raises(InputError, match=r"no status 'fail'.*failed"):
-        again.retry(run, ["fail"], config)
+        reopen.retry(run, ["fail"], config)
     Manifest(run).begin("generate", {})
     with pytest.raises(InputError, match="not made yet"):
-        again.retry(run, ["failed"], config)
+        reopen.retry(run, ["failed"], config)
 
 
 @pytest.mark.served
@@ -178,7 +178,7 @@ def test_a_run_grows_without_touching_what_it_has(finished, tmp_path):
     before = rows_of(finished)
     files = {path: finished.fs.get_file_info(path).mtime_ns for path in finished.files("shards")}
     listed = finished.files("retries")
-    larger = again.extend(finished, 50, config)
+    larger = reopen.extend(finished, 50, config)
     assert larger.specs.num_samples == 50
     assert Manifest(finished).stage("specs")["settings"]["specs"]["num_samples"] == 50
     assert [Manifest(finished).is_finished(name) for name in ("specs", "generate", "dataset")] == [False] * 3
@@ -191,4 +191,4 @@ def test_a_run_grows_without_touching_what_it_has(finished, tmp_path):
     assert set(listed) < set(finished.files("retries")), "new rejected rows got their second attempt too"
     assert attempts.listed(finished) == [1]
     with pytest.raises(InputError, match="fewer than the 50"):
-        again.extend(finished, 40, larger)
+        reopen.extend(finished, 40, larger)

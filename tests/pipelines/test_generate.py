@@ -134,6 +134,15 @@ def test_the_calibrated_threshold_is_a_quantile_of_mismatched_scores(cluster, tm
     assert set(statuses) == {True, False}
 
 
+def test_a_calibration_without_a_row_left_says_why(cluster, tmp_path):
+    run = RunDir(tmp_path)
+    write_specs(run, 8, dict.fromkeys(range(5), "raise-audio") | dict.fromkeys(range(5, 8), "raise-caption"))
+    config = small_config(tmp_path, "alignment.threshold.method=null_quantile")
+    with pytest.raises(InputError, match=r"no row left.*5 audio\.error, 3 captions\.error"):
+        run_generate(config, run, TRIVIAL)
+    assert not run.exists("alignment", "calibration.json")
+
+
 def test_shards_carry_the_version_that_made_them(cluster, tmp_path):
     run, _, _ = generate(tmp_path, 5)
     metadata = pa.parquet.read_schema(run.files("shards", suffix=".parquet")[0]).metadata

@@ -12,7 +12,8 @@ from conceptcaps.config import Config
 from conceptcaps.contradictions import Contradictions
 from conceptcaps.errors import InputError
 from conceptcaps.pairs import added_tag, pair_tag, skeleton
-from conceptcaps.pipelines import specs
+from conceptcaps.pipelines import specs, vae
+from conceptcaps.pipelines.artefacts import encode_lists, write_table
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import row_identity
 from conceptcaps.vocabulary import Vocabulary
@@ -34,7 +35,7 @@ def write_taxonomy(run: RunDir, num_rows: int = 200) -> None:
     table = pa.Table.from_pylist([{"caption": "music", **c} for c in columns])
     run.write_bytes(VOCABULARY.to_json().encode(), "taxonomy", "concepts_to_tags.json")
     run.write_bytes(Contradictions.for_vocabulary(VOCABULARY).to_json().encode(), "taxonomy", "contradictions.json")
-    specs.write_table(table, run, "taxonomy", "rows", "part-0.parquet")
+    write_table(table, run, "taxonomy", "rows", "part-0.parquet")
 
 
 def config(**sections) -> Config:
@@ -59,7 +60,7 @@ def read_specs(run: RunDir) -> pa.Table:
 def run(tmp_path) -> RunDir:
     run = RunDir(tmp_path / "run")
     write_taxonomy(run)
-    specs.run_vae(config(), run)
+    vae.run_vae(config(), run)
     return run
 
 
@@ -84,7 +85,7 @@ def test_more_samples_extend_the_same_rows(run):
 
 
 def test_the_default_model_fits_and_samples(run):
-    facts = specs.run_vae(config(vae={"model": "mixture"}), run)
+    facts = vae.run_vae(config(vae={"model": "mixture"}), run)
     assert facts["model"] == "mixture"
     specs.run_specs(config(), run)
     few = read_specs(run)
@@ -95,7 +96,7 @@ def test_the_default_model_fits_and_samples(run):
 
 
 def test_a_mixture_has_no_threshold(run):
-    specs.run_vae(config(vae={"model": "mixture"}), run)
+    vae.run_vae(config(vae={"model": "mixture"}), run)
     with pytest.raises(InputError, match="beta_vae"):
         specs.run_specs(config(specs={"method": "threshold"}), run)
 
@@ -201,7 +202,7 @@ def test_model_and_metrics_are_written(run):
 def test_sweep_is_written(tmp_path):
     run = RunDir(tmp_path / "run")
     write_taxonomy(run)
-    specs.run_vae(config(vae={"betas": [0.5, 2]}), run)
+    vae.run_vae(config(vae={"betas": [0.5, 2]}), run)
     assert [m["beta"] for m in run.read_json("vae", "metrics.json")["members"]] == [1.0, 0.5, 2.0]
     assert len(run.files("vae", "sweep")) == 2
     latents = pq.read_table(run.fs.open_input_file(run.path("vae", "latents.parquet")))
@@ -209,9 +210,9 @@ def test_sweep_is_written(tmp_path):
 
 
 def test_without_umap_the_map_is_tsne(run, monkeypatch, caplog):
-    monkeypatch.setattr(specs, "find_spec", lambda name: None)
+    monkeypatch.setattr(vae, "find_spec", lambda name: None)
     with caplog.at_level("INFO"):
-        specs.run_vae(config(vae={"maps": ["umap"]}), run)
+        vae.run_vae(config(vae={"maps": ["umap"]}), run)
     assert run.exists("vae", "latents_tsne.png")
     assert "conceptcaps[metrics]" in caplog.text
 
@@ -220,12 +221,12 @@ def test_without_rows(tmp_path):
     run = RunDir(tmp_path / "run")
     run.write_bytes(VOCABULARY.to_json().encode(), "taxonomy", "concepts_to_tags.json")
     with pytest.raises(InputError, match="no rows"):
-        specs.run_vae(config(), run)
+        vae.run_vae(config(), run)
 
 
 def test_without_taxonomy(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        specs.run_vae(config(), RunDir(tmp_path / "run"))
+        vae.run_vae(config(), RunDir(tmp_path / "run"))
 
 
 def test_damaged_model_is_named(run):
@@ -237,7 +238,7 @@ def test_damaged_model_is_named(run):
 def test_encode_lists_ignores_unknown_and_null():
     lists = pa.array([["rock", "unknown"], None, ["piano", "sad"]], pa.list_(pa.string()))
     expected = VOCABULARY.encode([["rock"], [], ["piano", "sad"]])
-    np.testing.assert_array_equal(specs.encode_lists(lists, VOCABULARY), expected)
+    np.testing.assert_array_equal(encode_lists(lists, VOCABULARY), expected)
 
 
 def test_counterfactual_pairs_differ_in_one_tag_and_share_their_seed(run):
