@@ -148,7 +148,7 @@ def _own_rows(config: Config, rows: ConceptRows) -> LabelledClips:
     return LabelledClips(classes, label, split, {i: rows.attempts[i] for i in label}, left)
 
 
-def render_folder(run: RunDir, seed: int) -> Path:
+def render_folder(run: RunDir, seed: int, per_genre: int = EMBEDDED_CLIPS_PER_GENRE) -> Path:
     """A folder of GTZAN's shape, ten genres of rendered clips, made once beside the run's other TCAV files.
 
     Raises:
@@ -158,7 +158,7 @@ def render_folder(run: RunDir, seed: int) -> Path:
         raise InputError("tcav.clips", "is 'embedded' on a remote run directory", "Give a local run, or a folder")
     wanted = [
         {"genre": genre, "number": number, "seed": derive(seed, "genre", genre, number)}
-        for number in range(EMBEDDED_CLIPS_PER_GENRE)
+        for number in range(per_genre)
         for genre in GENRES
         if not run.exists(*_rendered(genre, number))
     ]

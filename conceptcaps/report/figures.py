@@ -68,7 +68,7 @@ def tag_shares(names: Sequence[str], shares: Mapping[str, np.ndarray], label: st
     axes.set_xlim(left=0)
     axes.set_xlabel(label)
     axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.5)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(axes.get_legend_handles_labels()[1]))
     return figure
 
 
