@@ -55,10 +55,10 @@ def test_rows_that_kill_their_worker_are_given_up_and_the_others_are_as_ever(clu
 
 def test_a_broken_model_stops_the_job_with_its_reasons(cluster, tmp_path):
     run = RunDir(tmp_path)
-    write_specs(run, 240, dict.fromkeys(range(240), "raise-audio"))
+    write_specs(run, 160, dict.fromkeys(range(160), "raise-audio"))
     with pytest.raises(InputError, match=r"of \d+ rows failed.*max_failed_fraction \(\d+ audio\.error\)"):
         run_generate(small_config(tmp_path), run, SLOW)
-    assert shards.count(run).rows < 240
+    assert shards.count(run).rows < 160
 
 
 @pytest.mark.served

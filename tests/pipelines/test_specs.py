@@ -1,5 +1,6 @@
 """Taxonomy artefacts to a fitted model to specs, through the run directory."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -56,12 +57,17 @@ def read_specs(run: RunDir) -> pa.Table:
     return pa.concat_tables(pq.read_table(run.fs.open_input_file(f)) for f in run.files("specs", suffix=".parquet"))
 
 
-@pytest.fixture
-def run(tmp_path) -> RunDir:
-    run = RunDir(tmp_path / "run")
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> RunDir:
+    run = RunDir(tmp_path_factory.mktemp("fitted"))
     write_taxonomy(run)
     vae.run_vae(config(), run)
     return run
+
+
+@pytest.fixture
+def run(fitted, tmp_path) -> RunDir:
+    return RunDir(shutil.copytree(fitted.root, tmp_path / "run"))
 
 
 def test_specs_follow_schema_and_rules(run):
