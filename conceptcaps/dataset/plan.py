@@ -133,9 +133,11 @@ def chunks(placement: Placement, config: DatasetConfig, sizes: Sequence[int], au
     """
     table = placement.table().drop_columns("id").sort_by([("file", "ascending"), ("row", "ascending")])
     file = table["file"].to_numpy()
-    weight = np.asarray(sizes)[file] / np.bincount(file)[file] if audio else np.ones(len(file))
-    limit = config.shard_mb * 2**20 if audio else _TEXT_ROWS
-    borders = _borders(file, weight, limit)
+    weight = np.full(len(file), 1 / _TEXT_ROWS)
+    if audio:
+        own = np.asarray(sizes)[file] / np.bincount(file)[file]
+        weight = np.maximum(weight, own / (config.shard_mb * 2**20))
+    borders = _borders(file, weight)
     slices = [table.slice(start, end - start) for start, end in pairwise(borders)]
     outputs: list[dict[tuple[Part, str], str]] = [{} for _ in slices]
     for part in parts(config, audio):
@@ -147,11 +149,11 @@ def chunks(placement: Placement, config: DatasetConfig, sizes: Sequence[int], au
     return [Chunk(rows, names) for rows, names in zip(slices, outputs, strict=True)]
 
 
-def _borders(file: np.ndarray, weight: np.ndarray, limit: float) -> np.ndarray:
-    """Row positions at which chunks begin and end: whole files, about `limit` of weight each."""
+def _borders(file: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Row positions at which chunks begin and end: whole files, about a weight of 1 each."""
     starts = np.flatnonzero(np.r_[True, file[1:] != file[:-1]])
     ends_at = np.r_[starts[1:], len(file)]
-    which = (np.cumsum(weight)[ends_at - 1] - 1e-9) // limit
+    which = (np.cumsum(weight)[ends_at - 1] - 1e-9) // 1
     first = starts[np.r_[True, which[1:] != which[:-1]]]
     return np.r_[first, len(file)]
 
