@@ -5,7 +5,7 @@ pause something is killed: the driver, a worker, the raylet, or the whole proces
 started again at once. After each kill every shard is read back. The engines' append-only log tells what was computed
 when; a row that was published before a start and computed after it was made for nothing.
 
-    python benchmarks/chaos.py [--kills 50] [--rows 1500] [--seed 0]
+    python benchmarks/chaos.py [--kills 50] [--rows 1200] [--seed 0]
 """
 
 # The engines and rows are those of the tests.
@@ -204,8 +204,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--rows", type=int, default=1500)
-    parser.add_argument("--row-seconds", type=float, default=0.25)
+    parser.add_argument("--rows", type=int, default=1200)
+    parser.add_argument("--row-seconds", type=float, default=0.6)
     parser.add_argument("--longest", type=float, default=20.0)
     parser.add_argument("--limit", type=float, default=1e9, help="seconds of killing")
     parser.add_argument("--seed", type=int, default=0)
