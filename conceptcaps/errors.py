@@ -24,6 +24,10 @@ class InputError(ValueError):
         return f"{self.where}: {self.problem}. {self.mend}"
 
 
+class TooFewRows(InputError):  # noqa: N818
+    """A run that is too small for an analysis, though nothing is wrong with it."""
+
+
 def describe(error: BaseException, limit: int = 300) -> str:
     """One line about an exception, short enough for a row's `reason` column."""
     text = " ".join(str(error).split())

@@ -236,6 +236,11 @@ class Manifest:
         self.data["stages"][name].update(state="failed", finished=now(), error=error)
         self.save()
 
+    def leave_out(self, name: str, why: str) -> None:
+        """Mark a stage that this run is too small for; the next start tries it again, with any settings."""
+        self.data["stages"][name] = {"state": "left out", "finished": now(), "why": why}
+        self.save()
+
     def stop(self, name: str) -> None:
         """Mark a stage stopped before its end by whoever runs the job; the next start goes on with it."""
         self.data["stages"][name].update(state="stopped", finished=now())

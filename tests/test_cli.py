@@ -10,7 +10,7 @@ import pytest
 
 from conceptcaps import cli
 from conceptcaps.config import load
-from conceptcaps.errors import InputError, input_error_in
+from conceptcaps.errors import InputError, TooFewRows, input_error_in
 from conceptcaps.pipelines import stages
 from conceptcaps.rundir import Manifest, RunDir
 
@@ -79,6 +79,8 @@ def counted(monkeypatch):
             calls.append(stage.name)
             if config.name == "broken":
                 raise InputError("file x", "is bad", "Mend it")
+            if config.name == "small" and stage.name == "taxonomy":
+                raise TooFewRows("the rows", "are few", "Make more")
             return {"counts": {"rows": 3}}
 
         return function
@@ -114,6 +116,19 @@ def test_a_stage_whose_needs_are_missing_is_refused_before_anything_is_written(t
     with pytest.raises(InputError, match="needs stage 'taxonomy'"):
         stages.run_stages(load(None, [f"run_dir={tmp_path / 'run'}"]), ("vae",))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_the_run_is_too_small_for_is_left_out_unless_it_is_all_that_is_asked_for(tmp_path, counted):
+    small = load(None, [f"run_dir={tmp_path}", "name=small"])
+    said = []
+    stages.run_stages(small, ("taxonomy", "vae"), said.append)
+    assert counted == ["taxonomy", "vae"]
+    assert "taxonomy: left out, because the rows: are few. Make more" in said
+    assert Manifest(RunDir(tmp_path)).stage("taxonomy")["state"] == "left out"
+    with pytest.raises(TooFewRows):
+        stages.run_stages(small, ("taxonomy",))
+    stages.run_stages(load(None, [f"run_dir={tmp_path}", "taxonomy.num_tags=50"]), ("taxonomy",))
+    assert Manifest(RunDir(tmp_path)).is_finished("taxonomy")
 
 
 def test_a_failed_stage_is_recorded_and_runs_again(tmp_path, counted):

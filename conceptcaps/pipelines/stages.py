@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from conceptcaps.config import Config, output_settings
-from conceptcaps.errors import InputError, describe, input_error_in
+from conceptcaps.errors import InputError, TooFewRows, describe, input_error_in
 from conceptcaps.lease import Lease
 from conceptcaps.logs import name_run
 from conceptcaps.pipelines.drain import Drained, stop_at_once
@@ -123,6 +123,8 @@ def run_stages(config: Config, stages: Sequence[str], report: Callable[[str], No
     Args:
         report: is told one line per stage.
 
+    A stage that the run has too few rows for is left out, unless it is the only one asked for.
+
     Raises:
         InputError: bad input, in the config or in what a stage reads; another job in the run directory.
         Drained: the job was asked to stop, and has.
@@ -145,7 +147,14 @@ def _run_all(config: Config, stages: Sequence[str], run: RunDir, report: Callabl
             report(f"{name}: done before")
             continue
         report(f"{name}: {stage.help.lower()} ...")
-        facts, seconds = _run_one(stage, config, run, manifest)
+        try:
+            facts, seconds = _run_one(stage, config, run, manifest)
+        except TooFewRows as error:
+            manifest.leave_out(name, str(error))
+            if len(stages) == 1:
+                raise
+            report(f"{name}: left out, because {error}")
+            continue
         report(f"{name}: done in {seconds:.0f} s{_summary(facts)}")
 
 

@@ -21,7 +21,7 @@ from conceptcaps import schema, shards, signal
 from conceptcaps.audio.arrangement import arrange
 from conceptcaps.audio.procedural import render
 from conceptcaps.config import Config
-from conceptcaps.errors import InputError, describe
+from conceptcaps.errors import InputError, TooFewRows, describe
 from conceptcaps.pipelines.source import read_blocks
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS
@@ -132,7 +132,7 @@ def _own_rows(config: Config, rows: ConceptRows) -> LabelledClips:
     single = {i: g[0] for i, g in zip(rows.ids, rows.genres, strict=True) if len(g) == 1}
     frequent = [g for g, n in Counter(single.values()).most_common(section.max_classes) if n >= section.min_class_clips]
     if len(frequent) < 2:
-        raise InputError(
+        raise TooFewRows(
             "the run's rows",
             f"have {len(frequent)} genres with {section.min_class_clips} or more rows of that one genre only",
             "Give tcav.clips a labelled folder (or 'embedded'), or generate more rows",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from conceptcaps.errors import InputError
+from conceptcaps.errors import TooFewRows
 from conceptcaps.tcav.significance import benjamini_hochberg, equivalence_p, minimum_effect_p, point_null_p
 
 USED, NEGLIGIBLE, UNDETERMINED = "used", "negligible", "undetermined"
@@ -98,7 +98,7 @@ def regress(values: np.ndarray, tags: np.ndarray, *, min_clips: int = 5) -> Effe
     n, count = len(tags), tags.sum(0, dtype=np.int64)
     kept = np.flatnonzero((count >= min_clips) & (count <= n - min_clips))
     if n < 2 * len(kept) + 4:
-        raise InputError(
+        raise TooFewRows(
             "the concept dataset",
             f"has {n} clips for {len(kept)} tags, too few to tell them apart",
             f"Give at least {2 * len(kept) + 4} clips, or fewer tags",
