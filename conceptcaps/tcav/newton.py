@@ -29,19 +29,20 @@ def solve_dual(
 
 def _minimise_dual(gram: Tensor, target: Tensor, sample_weight: Tensor, reg: float) -> tuple[Tensor, Tensor]:
     alpha, bias = torch.zeros_like(target), torch.zeros_like(target[:, 0])
+    pulled = torch.zeros_like(target)  # gram @ alpha: linear in alpha, so it is moved along with it
 
-    def objective(alpha: Tensor, bias: Tensor) -> Tensor:
-        pulled = (gram @ alpha[..., None])[..., 0]
+    def objective(alpha: Tensor, bias: Tensor, pulled: Tensor) -> Tensor:
         loss = F.binary_cross_entropy_with_logits(pulled + bias[:, None], target, sample_weight, reduction="none")
         return loss.sum(1) + reg / 2 * (alpha * pulled).sum(1)
 
-    value = objective(alpha, bias)
+    value = objective(alpha, bias, pulled)
     for _ in range(_MAX_STEPS):
-        f = (gram @ alpha[..., None])[..., 0] + bias[:, None]
+        f = pulled + bias[:, None]
         p = torch.sigmoid(f)
         curvature = (p * (1 - p)).clamp(min=_LEAST_CURVATURE)
         goal = _dual_step(gram, f + (target - p) / curvature, sample_weight * curvature, reg)
-        alpha, bias, new = _damped((alpha, bias), goal, objective, value)
+        goal = (*goal, (gram @ goal[0][..., None])[..., 0])
+        alpha, bias, pulled, new = _damped((alpha, bias, pulled), goal, objective, value)
         done = bool((value - new <= _TOLERANCE * (1 + value.abs())).all())
         value = new
         if done:
