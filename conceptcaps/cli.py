@@ -225,8 +225,8 @@ def status(run_dir: Annotated[str, typer.Argument(help="The run directory.")]) -
     table = Table("stage", "state", "seconds", "facts")
     for name in BY_NAME:
         record = manifest.stage(name)
-        counts = ", ".join(f"{k} {v}" for k, v in _plain(record.get("counts", {})).items())
-        facts = record.get("error") or record.get("why") or counts
+        counted = ", ".join(f"{k} {v}" for k, v in _plain(record.get("counts", {})).items())
+        facts = record.get("error") or record.get("why") or counted
         table.add_row(name, record.get("state", "-"), str(record.get("seconds", "")), facts)
     Console().print(table)
     if held := holder(made):

@@ -29,6 +29,7 @@ FOLDER = "concept_sets"
 SET_SPLITS = ("train", "test")
 _POOL = 20  # negatives looked at per positive wanted
 _FAR = 1e6
+_ROWS_AT_A_TIME = 100_000
 _IMBALANCED = 0.25  # of a tag's standardised mean difference: where Rubin (2001) stops calling groups comparable
 _COMMON = 0.01  # share of rows, with or without the concept, from which a tag is to be balanced
 
@@ -62,58 +63,90 @@ class Matched:
     auc: float
 
 
-def match(tags: np.ndarray, concept: int, config: ConceptSetsConfig, rng: np.random.Generator) -> Matched:
+def match(
+    tags: np.ndarray,
+    concept: int,
+    config: ConceptSetsConfig,
+    rng: np.random.Generator,
+    counted: np.ndarray | None = None,
+) -> Matched:
     """Match rows without a concept to rows with it.
 
     Args:
         tags: uint8 (num_rows, num_tags) multi-hot rows of one split.
         concept: a column of `tags`.
         rng: chooses among too many rows, and the order in which positives choose.
+        counted: `counts(tags)`, for a caller with many concepts.
     """
+    counted = counts(tags) if counted is None else counted
     has = tags[:, concept] > 0
     positives = rng.permutation(np.flatnonzero(has))[: config.max_rows]
     pool = rng.permutation(np.flatnonzero(~has))[: _POOL * config.max_rows]
-    others = covariates(tags, concept)
-    before = differences(tags[has], tags[~has], others)
+    with_it, without = shares(counted, len(tags), concept)
+    others = covariates(with_it, without, concept)
+    before = differences(with_it, without, others)
+    unknown = np.full_like(before, np.nan)
     if not len(positives) or not len(pool):
         none = np.zeros(0, np.int64)
-        return Matched(none, none, before, np.full_like(before, np.nan), len(positives), float("nan"))
+        return Matched(none, none, unknown, unknown, len(positives), float("nan"))
     rows = np.concatenate([positives, pool])
     logit, auc = propensity(tags[rows][:, others].astype(np.float64), tags[rows, concept])
     width = config.caliper * max(float(logit.std()), 1e-9)
     exact = strongest(tags[rows], concept, others, config.num_exact)
-    features = tags[:, others].astype(np.float32)
+    features = tags[rows][:, others].astype(np.float32)
     gap = np.abs(logit[: len(positives), None] - logit[None, len(positives) :])
-    distance = _hamming(features[positives], features[pool]) + gap / (width * 1e3)
+    distance = _hamming(features[: len(positives)], features[len(positives) :]) + gap / (width * 1e3)
     distance += _FAR * (gap > width)
     # Rows that differ in a strongest correlate come after all that do not, and still before those outside the caliper.
     distance += 1e3 * _hamming(tags[positives][:, exact].astype(np.float32), tags[pool][:, exact].astype(np.float32))
     pairs = _greedy(distance)
     chosen, negatives = positives[[i for i, _ in pairs]], pool[[j for _, j in pairs]]
-    after = differences(tags[chosen], tags[negatives], others) if pairs else np.full_like(before, np.nan)
+    after = (
+        differences(tags[chosen].mean(0), tags[negatives].mean(0), others) if pairs else np.full_like(before, np.nan)
+    )
     return Matched(chosen, negatives, before, after, len(positives), auc)
 
 
-def covariates(tags: np.ndarray, concept: int) -> np.ndarray:
+def counts(tags: np.ndarray) -> np.ndarray:
+    """float64 (num_tags, num_tags): how many rows have both tags."""
+    found = np.zeros((tags.shape[1], tags.shape[1]))
+    for part in np.array_split(tags, max(1, len(tags) // _ROWS_AT_A_TIME)):
+        some = part.astype(np.float32)
+        found += some.T @ some
+    return found
+
+
+def shares(counted: np.ndarray, num_rows: int, concept: int) -> tuple[np.ndarray, np.ndarray]:
+    """float (num_tags,) each: the share of every tag among rows with a concept, and among those without."""
+    own, every = counted[concept], counted.diagonal()
+    with_it, without = own[concept], num_rows - own[concept]
+    return own / max(with_it, 1), (every - own) / max(without, 1)
+
+
+def covariates(with_it: np.ndarray, without: np.ndarray, concept: int) -> np.ndarray:
     """Tags to balance: common enough, and found both with and without the concept.
 
     A tag that never comes with the concept is its alternative (another tempo, another genre): all rows with it lack
     the concept, and no choice of negatives could balance it.
+
+    Args:
+        with_it, without: `shares` of the concept.
     """
-    has = tags[:, concept] > 0
-    with_it, without = tags[has].mean(0), tags[~has].mean(0) if (~has).any() else np.zeros(tags.shape[1])
     wanted = ((with_it >= _COMMON) | (without >= _COMMON)) & (with_it > 0)
     wanted[concept] = False
     return np.flatnonzero(wanted)
 
 
 def differences(first: np.ndarray, second: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """float (num_tags,): (mean of first - mean of second) / pooled standard deviation; nan outside `columns`."""
-    found = np.full(first.shape[1], np.nan)
-    if len(first) and len(second):
-        p, q = first[:, columns].mean(0), second[:, columns].mean(0)
-        deviation = np.sqrt((p * (1 - p) + q * (1 - q)) / 2)
-        found[columns] = np.divide(p - q, deviation, out=np.sign(p - q) * 10.0, where=deviation > 0)
+    """Standardised mean differences of two groups of rows, from the share of each tag in them.
+
+    Returns:
+        float (num_tags,): difference of the shares / pooled standard deviation; nan outside `columns`.
+    """
+    found = np.full(len(first), np.nan)
+    p, q = first[columns], second[columns]
+    deviation = np.sqrt((p * (1 - p) + q * (1 - q)) / 2)
+    found[columns] = np.divide(p - q, deviation, out=np.sign(p - q) * 10.0, where=deviation > 0)
     return found
 
 
@@ -159,15 +192,16 @@ def write_concept_sets(
 ) -> dict[str, Any]:
     """Write `concept_sets/{train,test}.parquet` and `balance.json` below `folder`; returns a summary."""
     names = place.rows.tags.names
-    counts = place.rows.tags.counts(place.splits, len(SPLITS))
-    concepts = [int(c) for c in np.flatnonzero(counts[:, SPLITS.index("train")] >= config.min_rows)]
+    in_split = place.rows.tags.counts(place.splits, len(SPLITS))
+    concepts = [int(c) for c in np.flatnonzero(in_split[:, SPLITS.index("train")] >= config.min_rows)]
     balance: dict[str, dict[str, Any]] = {names[c]: {} for c in concepts}
     for split in SET_SPLITS:
         rows = np.flatnonzero(place.splits == SPLITS.index(split))
         tags = multi_hot(place.rows.tags.take(rows))
-        tables = []
+        counted, tables = counts(tags), []
         for concept in concepts:
-            found = match(tags, concept, config, seeding.generator(seed, "concept set", split, names[concept]))
+            rng = seeding.generator(seed, "concept set", split, names[concept])
+            found = match(tags, concept, config, rng, counted)
             balance[names[concept]][split] = facts(found, names, config)
             tables.append(_table(names[concept], found, rows, place.rows.ids))
         file = io.BytesIO()

@@ -40,8 +40,8 @@ def _minimise_dual(gram: Tensor, target: Tensor, sample_weight: Tensor, reg: flo
         f = pulled + bias[:, None]
         p = torch.sigmoid(f)
         curvature = (p * (1 - p)).clamp(min=_LEAST_CURVATURE)
-        goal = _dual_step(gram, f + (target - p) / curvature, sample_weight * curvature, reg)
-        goal = (*goal, (gram @ goal[0][..., None])[..., 0])
+        towards, shift = _dual_step(gram, f + (target - p) / curvature, sample_weight * curvature, reg)
+        goal = (towards, shift, (gram @ towards[..., None])[..., 0])
         alpha, bias, pulled, new = _damped((alpha, bias, pulled), goal, objective, value)
         done = bool((value - new <= _TOLERANCE * (1 + value.abs())).all())
         value = new

@@ -8,7 +8,7 @@ from synthetic import VOCABULARY, tags_of
 
 from conceptcaps import seeding
 from conceptcaps.config.dataset import ConceptSetsConfig
-from conceptcaps.dataset.concept_sets import covariates, differences, facts, match, warnings
+from conceptcaps.dataset.concept_sets import counts, covariates, differences, facts, match, shares, warnings
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
 CONFIG = ConceptSetsConfig()
@@ -48,15 +48,22 @@ def test_the_seed_decides(tags):
 
 def test_alternatives_are_not_balanced(tags):
     slow, fast = VOCABULARY.index["slow tempo"], VOCABULARY.index["fast tempo"]
-    assert fast not in covariates(tags, slow)
-    assert ROCK in covariates(tags, slow)
+    found = covariates(*shares(counts(tags), len(tags), slow), slow)
+    assert fast not in found
+    assert ROCK in found
 
 
 def test_differences_by_hand():
-    first, second = np.array([[1, 0], [1, 1]]), np.array([[0, 0], [1, 1]])
-    found = differences(first, second, np.array([0]))
+    found = differences(np.array([1.0, 0.5]), np.array([0.5, 0.5]), np.array([0]))
     assert found[0] == pytest.approx(0.5 / np.sqrt(0.125))
     assert np.isnan(found[1])
+
+
+def test_shares_by_hand():
+    tags = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]], np.uint8)
+    with_it, without = shares(counts(tags), 4, 0)
+    np.testing.assert_array_equal(with_it, tags[:2].mean(0))
+    np.testing.assert_array_equal(without, tags[2:].mean(0))
 
 
 def test_a_concept_that_never_comes_alone_is_warned_of(tags):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from runs import small_config, write_specs
 from trivial_engines import TrivialSynthesiser
@@ -84,6 +85,33 @@ def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_pa
     assert last.returncode == 0, said
     assert list(verify(run)) == []
     assert Manifest(run).stage("generate")["counts"]["rows"] == 200
+
+
+def test_a_job_whose_node_dies_ends_and_goes_on_when_started_again(tmp_path):
+    folder = tmp_path / "run"
+    run = RunDir(folder)
+    write_specs(run, 150)
+    first = start(folder)
+    try:
+        while not run.files("shards", suffix=".parquet"):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.2)
+        children = psutil.Process(first.pid).children(recursive=True)
+        (raylet,) = [child for child in children if "raylet/raylet" in child.cmdline()[0]]
+        raylet.kill()
+        first.communicate(timeout=100)
+        assert first.returncode != 0
+    finally:
+        if first.poll() is None:
+            os.killpg(first.pid, signal.SIGKILL)
+    last = start(folder)
+    said, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, said
+    assert len(published_ids(run)) == len(set(published_ids(run))) == 150
+
+
+def published_ids(run: RunDir) -> list[str]:
+    return [row_id for table in shards.latest(run, []) for row_id in table["id"].to_pylist()]
 
 
 def test_bad_rows_a_lost_node_and_an_added_one_leave_all_other_rows_as_they_would_be(tmp_path):
