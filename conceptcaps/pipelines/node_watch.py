@@ -39,5 +39,5 @@ def _watch(node: str, over: threading.Event) -> None:
 def _is_alive(node: str) -> bool:
     try:
         return any(found["NodeID"] == node and found["Alive"] for found in ray.nodes())
-    except Exception:  # whatever Ray raises where nobody answers
-        return False
+    except Exception:  # Ray itself ends a driver whose cluster does not answer for long
+        return True
