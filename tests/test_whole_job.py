@@ -140,7 +140,8 @@ def test_served_captions_and_audio_depend_on_the_seed_alone(cluster, tmp_path):
     assert [row["status"] for row in before].count(schema.ACCEPTED) >= 12
     assert len({row["caption"] for row in before}) > 8
     for a, b in zip(before, after, strict=True):
-        assert a.pop("clap_score") == pytest.approx(b.pop("clap_score"), abs=1e-4)
+        for measured in ("clap_score", "audio_embedding"):  # CLAP's matrix products round with the batch
+            assert a.pop(measured) == pytest.approx(b.pop(measured), abs=1e-4)
         assert a == b
 
 
