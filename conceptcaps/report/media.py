@@ -7,12 +7,14 @@ import io
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.image import imsave
+import soundfile
+from PIL import Image
 from scipy.signal import ShortTimeFFT
 
 from conceptcaps import signal
 
 _MP3_RATE = 32_000  # Hz; what MP3 holds at the lower bit rates
+_MP3_COMPRESSION = 0.7  # some 45 kbit/s: the page is to listen to, the dataset to work with
 _BANDS, _COLUMNS = 72, 300
 _FLOOR_DB = -80.0
 
@@ -32,15 +34,19 @@ def to_mp3(mono: np.ndarray, rate: int) -> bytes:
     target = min(rate, _MP3_RATE)
     resampled = signal.resample(mono[None], rate, target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE)
     target = target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE
-    return signal.encode(np.clip(resampled, -1, 1), target, "mp3")
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(resampled[0], -1, 1), target, format="MP3", compression_level=_MP3_COMPRESSION)
+    return file.getvalue()
 
 
 def spectrogram(mono: np.ndarray, rate: int) -> bytes:
     """PNG of the log-power spectrum over time, 72 mel bands (low at the bottom) by at most 300 columns."""
     picture = mel_decibels(mono, rate)
-    coloured = mpl.colormaps["magma"]((picture - _FLOOR_DB) / -_FLOOR_DB)
+    levels = np.round((picture[::-1] - _FLOOR_DB) / -_FLOOR_DB * 255).astype(np.uint8)
+    image = Image.fromarray(levels).convert("P")
+    image.putpalette((mpl.colormaps["magma"](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes())
     file = io.BytesIO()
-    imsave(file, coloured[::-1], format="png")
+    image.save(file, format="png", optimize=True)
     return file.getvalue()
 
 
