@@ -26,7 +26,7 @@ CONFIG = Config.model_validate(
             "importance_samples": 20,
         },
         "specs": {"num_samples": 100, "min_categories": 2},
-        "comparison": {"num_bootstrap": 8},
+        "comparison": {"num_bootstrap": 20},
     }
 )
 
