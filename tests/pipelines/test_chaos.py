@@ -38,6 +38,16 @@ def test_nothing_is_lost_doubled_or_made_for_nothing_by_sigkill(tmp_path):
     assert found["exit_codes_at_the_end"][-1] == 0
 
 
+def with_specs(folder: Path, num_rows: int) -> RunDir:
+    """A run whose specs are made."""
+    run = RunDir(folder)
+    write_specs(run, num_rows)
+    manifest = Manifest(run)
+    manifest.data["stages"]["specs"] = {"state": "finished"}
+    manifest.save()
+    return run
+
+
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
     env = os.environ | {"FAULTY_SECONDS": "0.15", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     env.pop("RAY_ADDRESS", None)
@@ -50,11 +60,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
 
 def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_path):
     folder = tmp_path / "run"
-    run = RunDir(folder)
-    write_specs(run, 200)
-    manifest = Manifest(run)
-    manifest.data["stages"]["specs"] = {"state": "finished"}
-    manifest.save()
+    run = with_specs(folder, 200)
     first = start(folder)
     try:
         while not run.files("shards", suffix=".parquet"):
@@ -89,8 +95,7 @@ def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_pa
 
 def test_a_job_whose_node_dies_ends_and_goes_on_when_started_again(tmp_path):
     folder = tmp_path / "run"
-    run = RunDir(folder)
-    write_specs(run, 150)
+    run = with_specs(folder, 150)
     first = start(folder)
     try:
         while not run.files("shards", suffix=".parquet"):
