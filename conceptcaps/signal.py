@@ -25,8 +25,13 @@ def downmix(waveform: np.ndarray) -> np.ndarray:
     return waveform.mean(0, dtype=np.float32) if waveform.ndim == 2 else waveform.astype(np.float32)
 
 
-def encode(waveform: np.ndarray, rate: int, audio_format: AudioFormat = "flac") -> bytes:
+def encode(
+    waveform: np.ndarray, rate: int, audio_format: AudioFormat = "flac", compression_level: float | None = None
+) -> bytes:
     """An audio file as bytes; 16 bits per sample in the lossless formats.
+
+    Args:
+        compression_level: in [0, 1], 1 the smallest; by default the format's own.
 
     Raises:
         ValueError: the waveform has no samples, a sample that is not finite, or one outside [-1, 1].
@@ -39,7 +44,10 @@ def encode(waveform: np.ndarray, rate: int, audio_format: AudioFormat = "flac") 
     if peak > 1:
         raise ValueError(f"waveform peaks at {peak:.3f}, outside [-1, 1]")
     file = io.BytesIO()
-    soundfile.write(file, waveform.T, rate, format=audio_format.upper(), subtype=_SUBTYPES[audio_format])
+    soundfile.write(
+        file, waveform.T, rate,
+        format=audio_format.upper(), subtype=_SUBTYPES[audio_format], compression_level=compression_level,
+    )  # fmt: skip
     return file.getvalue()
 
 

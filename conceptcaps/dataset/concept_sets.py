@@ -90,10 +90,11 @@ def match(
         none = np.zeros(0, np.int64)
         return Matched(none, none, unknown, unknown, len(positives), float("nan"))
     rows = np.concatenate([positives, pool])
-    logit, auc = propensity(tags[rows][:, others].astype(np.float64), tags[rows, concept])
+    looked_at = tags[rows]
+    features = looked_at[:, others].astype(np.float32)
+    logit, auc = propensity(features.astype(np.float64), looked_at[:, concept])
     width = config.caliper * max(float(logit.std()), 1e-9)
-    exact = strongest(tags[rows], concept, others, config.num_exact)
-    features = tags[rows][:, others].astype(np.float32)
+    exact = strongest(looked_at, concept, others, config.num_exact)
     gap = np.abs(logit[: len(positives), None] - logit[None, len(positives) :])
     distance = _hamming(features[: len(positives)], features[len(positives) :]) + gap / (width * 1e3)
     distance += _FAR * (gap > width)
@@ -101,9 +102,7 @@ def match(
     distance += 1e3 * _hamming(tags[positives][:, exact].astype(np.float32), tags[pool][:, exact].astype(np.float32))
     pairs = _greedy(distance)
     chosen, negatives = positives[[i for i, _ in pairs]], pool[[j for _, j in pairs]]
-    after = (
-        differences(tags[chosen].mean(0), tags[negatives].mean(0), others) if pairs else np.full_like(before, np.nan)
-    )
+    after = differences(tags[chosen].mean(0), tags[negatives].mean(0), others) if pairs else unknown
     return Matched(chosen, negatives, before, after, len(positives), auc)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,18 @@ def all_sections(config: Config, run: RunDir, gathered: read.Gathered, vocabular
         quality(
             read.read_optional(run, "quality", "results.json"), read.read_table(run, "quality", "concepts.parquet")
         ),
-        sections.concepts(tcav_cells(run)),
+        sections.concepts(tcav_cells(run), why_left_out(manifest, "tcav")),
         sections.throughput(read.throughput(run), manifest["stages"]),
         sections.provenance(
             manifest, config.seed, manifest["stages"].get("generate", {}).get("models") or models(config)
         ),
     ]
+
+
+def why_left_out(manifest: Mapping[str, Any], stage: str) -> str:
+    """The reason that a run of several stages went on without one; '' where it did not."""
+    record = manifest["stages"].get(stage, {})
+    return record["why"] if record.get("state") == "left out" else ""
 
 
 def tcav_cells(run: RunDir) -> Cells | None:

@@ -120,10 +120,10 @@ def open_run(config: Config, stages: Sequence[str], run: RunDir) -> Manifest:
 def run_stages(config: Config, stages: Sequence[str], report: Callable[[str], None] = logger.info) -> RunDir:
     """Run stages in order, skipping those whose manifest says finished. Nobody else may write to the run meanwhile.
 
+    A stage that the run has too few rows for is left out, unless it is the only one asked for.
+
     Args:
         report: is told one line per stage.
-
-    A stage that the run has too few rows for is left out, unless it is the only one asked for.
 
     Raises:
         InputError: bad input, in the config or in what a stage reads; another job in the run directory.

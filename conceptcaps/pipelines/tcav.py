@@ -16,7 +16,7 @@ from ray.data import Dataset
 
 from conceptcaps.config import Config
 from conceptcaps.contradictions import Contradictions
-from conceptcaps.errors import InputError
+from conceptcaps.errors import InputError, TooFewRows
 from conceptcaps.pipelines.tcav_clips import (
     ConceptRows,
     LabelledClips,
@@ -63,7 +63,11 @@ def run_tcav(config: Config, run: RunDir) -> dict[str, Any]:
     read_examples(subject, only(examples, clips.ids("test")), clips.classes, _scored(config, clips), run)
     readings = Readings(run, subject.adapter.classes, clips.classes)
     accuracy = _accuracy(readings)
-    found = analyse(config, run, concept_clips(config, rows, readings), readings, subject)
+    try:
+        found = analyse(config, run, concept_clips(config, rows, readings), readings, subject)
+    except TooFewRows:
+        run.delete(*CLASSIFIER)  # the stage is left out, and may be tried again with other settings
+        raise
     facts = {
         "classifier": accuracy,
         "clips": {**_count(clips), **clips.left_out, "unreadable": unreadable | broken},

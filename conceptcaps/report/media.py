@@ -7,13 +7,12 @@ import io
 
 import matplotlib as mpl
 import numpy as np
-import soundfile
 from PIL import Image
 from scipy.signal import ShortTimeFFT
 
 from conceptcaps import signal
 
-_MP3_RATE = 32_000  # Hz; what MP3 holds at the lower bit rates
+_MP3_RATES = (8000, 16_000, 22_050, 24_000, 32_000)  # Hz; what MP3 holds at the lower bit rates
 _MP3_COMPRESSION = 0.7  # some 45 kbit/s: the page is to listen to, the dataset to work with
 _BANDS, _COLUMNS = 72, 300
 _FLOOR_DB = -80.0
@@ -31,12 +30,9 @@ def excerpt(data: bytes, seconds: float) -> tuple[np.ndarray, int]:
 
 def to_mp3(mono: np.ndarray, rate: int) -> bytes:
     """A mono waveform as MP3, which every browser plays."""
-    target = min(rate, _MP3_RATE)
-    resampled = signal.resample(mono[None], rate, target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE)
-    target = target if target in (8000, 16000, 22050, 24000, 32000) else _MP3_RATE
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(resampled[0], -1, 1), target, format="MP3", compression_level=_MP3_COMPRESSION)
-    return file.getvalue()
+    target = rate if rate in _MP3_RATES else _MP3_RATES[-1]
+    resampled = np.clip(signal.resample(mono[None], rate, target), -1, 1)
+    return signal.encode(resampled, target, "mp3", _MP3_COMPRESSION)
 
 
 def spectrogram(mono: np.ndarray, rate: int) -> bytes:

@@ -267,8 +267,11 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def concepts(cells: Cells | None) -> Section:
+def concepts(cells: Cells | None, left_out: str = "") -> Section:
+    """The effects of concepts on classes; `left_out` is why the stage was, where it was."""
     title = "What a classifier has learned (TCAV)"
+    if left_out:
+        return Section("tcav", title, missing=f"This stage was left out: {left_out}")
     if cells is None or not len(cells.concepts):
         return Section("tcav", title, missing="No concept effects in this run (tcav/effects.parquet).")
     shown = cells.first(_MOST_CONCEPTS)

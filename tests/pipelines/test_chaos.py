@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -58,14 +60,24 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     )
 
 
+@contextmanager
+def publishing(folder: Path, run: RunDir) -> Iterator[subprocess.Popen]:
+    """A job that has published its first shard; killed at the end if it still runs."""
+    job = start(folder)
+    try:
+        while not run.files("shards", suffix=".parquet"):
+            assert job.poll() is None, job.communicate()[0]
+            time.sleep(0.2)
+        yield job
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+
+
 def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_path):
     folder = tmp_path / "run"
     run = with_specs(folder, 200)
-    first = start(folder)
-    try:
-        while not run.files("shards", suffix=".parquet"):
-            assert first.poll() is None, first.communicate()[0]
-            time.sleep(0.2)
+    with publishing(folder, run) as first:
         second = start(folder)
         refusal, _ = second.communicate(timeout=200)
         assert second.returncode != 0
@@ -80,9 +92,6 @@ def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_pa
         said, _ = first.communicate(timeout=200)
         assert first.returncode == 0, said
         assert "stopped as asked" in said
-    finally:
-        if first.poll() is None:
-            os.killpg(first.pid, signal.SIGKILL)
     assert Manifest(run).stage("generate")["state"] == "stopped"
     assert not run.exists("lease.json")
     assert shards.count(run).rows < 200
@@ -96,19 +105,12 @@ def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_pa
 def test_a_job_whose_node_dies_ends_and_goes_on_when_started_again(tmp_path):
     folder = tmp_path / "run"
     run = with_specs(folder, 150)
-    first = start(folder)
-    try:
-        while not run.files("shards", suffix=".parquet"):
-            assert first.poll() is None, first.communicate()[0]
-            time.sleep(0.2)
+    with publishing(folder, run) as first:
         children = psutil.Process(first.pid).children(recursive=True)
         (raylet,) = [child for child in children if "raylet/raylet" in child.cmdline()[0]]
         raylet.kill()
         first.communicate(timeout=100)
         assert first.returncode != 0
-    finally:
-        if first.poll() is None:
-            os.killpg(first.pid, signal.SIGKILL)
     last = start(folder)
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said

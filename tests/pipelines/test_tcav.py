@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from conceptcaps import schema, signal
 from conceptcaps.audio.arrangement import arrange
 from conceptcaps.audio.procedural import render
 from conceptcaps.config import Config, load
-from conceptcaps.errors import InputError
+from conceptcaps.errors import InputError, TooFewRows
 from conceptcaps.rundir import RunDir
 from conceptcaps.seeding import row_identity
 from conceptcaps.tcav.gtzan import GENRES, SPLITS
@@ -162,6 +163,23 @@ def test_second_start_keeps_the_classifier(finished, tmp_path: Path) -> None:
     config = config_of(Path(run.path()), f"tcav.clips={folder}", "tcav.classifier.epochs=2")
     fit_classifier(config, run, labelled_clips(config, run, concept_rows(run)))
     assert run.read_bytes("tcav", "classifier.pt") == weights
+
+
+def test_stage_left_out_leaves_no_classifier_for_other_settings(
+    finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from conceptcaps.pipelines import tcav
+
+    def too_few(*_: object) -> None:
+        raise TooFewRows("the clips", "are few", "Make more")
+
+    source = Path(finished[0].path())
+    shutil.copytree(source, tmp_path / "run")
+    monkeypatch.setattr(tcav, "analyse", too_few)
+    config = config_of(tmp_path / "run", f"tcav.clips={source.parent / 'gtzan'}", "tcav.classifier.epochs=2")
+    with pytest.raises(TooFewRows):
+        tcav.run_tcav(config, RunDir(tmp_path / "run"))
+    assert not RunDir(tmp_path / "run").exists("tcav", "classifier.pt")
 
 
 @pytest.mark.parametrize(

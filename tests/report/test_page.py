@@ -18,7 +18,7 @@ from conceptcaps.config import load
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.report import project, run_report
 from conceptcaps.report.page import json_for_script
-from conceptcaps.rundir import RunDir
+from conceptcaps.rundir import Manifest, RunDir
 
 NASTY = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)>"
 
@@ -112,6 +112,14 @@ def test_a_bare_run_says_what_is_absent(tmp_path):
         "The threshold was not calibrated",
     ):
         assert line in text
+
+
+def test_a_stage_left_out_says_why(tmp_path):
+    run = write_run(tmp_path / "run", 20)
+    Manifest(run).leave_out("tcav", "stage 'tcav' has 1 genre with 20 rows")
+    run_report(load(None), run)
+    text = html.unescape(run.read_bytes("report", "index.html").decode())
+    assert "This stage was left out: stage 'tcav' has 1 genre with 20 rows" in text
 
 
 def test_no_shards_is_bad_input(tmp_path):
