@@ -159,8 +159,8 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
         run = RunDir(folder)
         write_specs(run, rows)
         config = config_of(
-            str(folder), f"ray.rows_per_block={rows_per_block}", "audio.resources.num_cpus=1",
-            f"audio.resources.workers={number}", f"audio.resources.batch_size={rows_per_block // 5}",
+            str(folder), "audio.resources.num_cpus=1", f"audio.resources.workers={number}",
+            f"audio.resources.batch_size={rows_per_block // 5}", rows_per_block=rows_per_block,
         )  # fmt: skip
         begun = time.time()
         facts = run_generate(config, run, ENGINES)
@@ -197,7 +197,7 @@ def measure_plan(rows: int, seconds: float) -> dict[str, float]:
 
     def run_of(num_rows: int) -> tuple[dict, float, object]:
         folder = Path(tempfile.mkdtemp(prefix="plan-"))
-        config = config_of(str(folder), "ray.rows_per_block=20", "audio.resources.batch_size=20")
+        config = config_of(str(folder), rows_per_block=20)
         connect(config.ray, quiet=True)
         run = RunDir(folder)
         write_specs(run, num_rows)

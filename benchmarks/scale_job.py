@@ -13,15 +13,15 @@ from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import connect
 
 
-def config_of(folder: str, *overrides: str) -> Config:
+def config_of(folder: str, *overrides: str, rows_per_block: int = 1000) -> Config:
     """Clips of 80 samples, as WAV: what is measured is how rows travel."""
-    small = json.dumps({"num_cpus": 0.25, "batch_size": 500})
+    small = json.dumps({"num_cpus": 0.25, "batch_size": min(500, rows_per_block)})
     pools = [f"{stage}.resources={small}" for stage in ("captions", "audio", "alignment")]
     fixed = [
         "audio.duration=0.0025",
         "audio.checks.enabled=false",
         "audio.format=wav",
-        "ray.rows_per_block=1000",
+        f"ray.rows_per_block={rows_per_block}",
         "ray.num_cpus=2",
         "ray.object_store_mb=500",
     ]

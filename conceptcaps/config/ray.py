@@ -13,7 +13,9 @@ class RayConfig(Section):
     address: str | None = speed_key(None, "Cluster to join: 'auto', 'ray://...', or null to start one in this process")
     num_cpus: int | None = speed_key(None, "Logical CPUs of a cluster started here (null: as many as the machine has)")
     object_store_mb: int | None = speed_key(None, "Object store of a cluster started here, MiB", ge=100)
-    rows_per_block: int = speed_key(64, "Rows per block: what a kill can lose, and what a shard file holds", ge=1)
+    rows_per_block: int = speed_key(
+        64, "Rows per block: what a kill can lose, and what a shard file holds (a larger batch takes more)", ge=1
+    )
     autoscaling: bool = speed_key(
         False, "The cluster adds nodes when they are asked for: do not refuse pools that it cannot hold yet"
     )
