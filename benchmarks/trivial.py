@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -21,13 +22,18 @@ class Captioner:
 
 
 class Synthesiser:
-    """The same noise for every row, after TRIVIAL_SECONDS of sleep for each: what is measured is how it travels."""
+    """The same noise for every row, after TRIVIAL_SECONDS of sleep for each: what is measured is how it travels.
+
+    A worker that is ready says so by a file in the folder TRIVIAL_READY, where that is set.
+    """
 
     sampling_rate = RATE
 
     def __init__(self, config):
         self.clip = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(config.duration * RATE))).astype(np.float32)
         self.seconds = float(os.environ.get("TRIVIAL_SECONDS", "0"))
+        if folder := os.environ.get("TRIVIAL_READY"):
+            Path(folder, str(os.getpid())).touch()
 
     def __call__(self, batch):
         time.sleep(self.seconds * len(batch["seed"]))

@@ -6,13 +6,20 @@ zeros on padding. Objective of each problem: sum_i s_i loss(f_i, t_i) + reg/2 |w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-8  # of the Newton decrement (Boyd and Vandenberghe 2004, section 9.5), squared, per clip
 _MAX_STEPS = 100
 _LEAST_CURVATURE = 1e-12
+_LONGEST, _SEARCHES = 64.0, 12
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""(response (P, N), weight (P, N)) -> (P, M): the parameters of a weighted ridge regression."""
+Apply = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""(P, M) parameters -> their f (P, N), and the gradient of their penalty (P, M)."""
 
 
 def solve_dual(
@@ -20,45 +27,27 @@ def solve_dual(
 ) -> tuple[Tensor, Tensor]:
     """Weights (P, D) and intercepts (P,) by iterations on N x N systems; w = x^T alpha."""
     gram = x @ x.mT
-    if not logistic:
-        alpha, bias = _dual_step(gram, 2 * target - 1, sample_weight, reg)
-    else:
-        alpha, bias = _minimise_dual(gram, target, sample_weight, reg)
-    return (x.mT @ alpha[..., None])[..., 0], bias
+
+    def step(response: Tensor, weight: Tensor) -> Tensor:
+        return _dual_step(gram, response, weight, reg)
+
+    def apply(alpha_bias: Tensor) -> tuple[Tensor, Tensor]:
+        pulled = (gram @ alpha_bias[:, :-1, None])[..., 0]
+        return pulled + alpha_bias[:, -1:], torch.nn.functional.pad(reg * pulled, (0, 1))
+
+    solved = _fit(step, apply, target, sample_weight, logistic)
+    return (x.mT @ solved[:, :-1, None])[..., 0], solved[:, -1]
 
 
-def _minimise_dual(gram: Tensor, target: Tensor, sample_weight: Tensor, reg: float) -> tuple[Tensor, Tensor]:
-    alpha, bias = torch.zeros_like(target), torch.zeros_like(target[:, 0])
-    pulled = torch.zeros_like(target)  # gram @ alpha: linear in alpha, so it is moved along with it
-
-    def objective(alpha: Tensor, bias: Tensor, pulled: Tensor) -> Tensor:
-        loss = F.binary_cross_entropy_with_logits(pulled + bias[:, None], target, sample_weight, reduction="none")
-        return loss.sum(1) + reg / 2 * (alpha * pulled).sum(1)
-
-    value = objective(alpha, bias, pulled)
-    for _ in range(_MAX_STEPS):
-        f = pulled + bias[:, None]
-        p = torch.sigmoid(f)
-        curvature = (p * (1 - p)).clamp(min=_LEAST_CURVATURE)
-        towards, shift = _dual_step(gram, f + (target - p) / curvature, sample_weight * curvature, reg)
-        goal = (towards, shift, (gram @ towards[..., None])[..., 0])
-        alpha, bias, pulled, new = _damped((alpha, bias, pulled), goal, objective, value)
-        done = bool((value - new <= _TOLERANCE * (1 + value.abs())).all())
-        value = new
-        if done:
-            break
-    return alpha, bias
-
-
-def _dual_step(gram: Tensor, response: Tensor, weight: Tensor, reg: float) -> tuple[Tensor, Tensor]:
-    """Weighted ridge on `response`: (K + reg/W) alpha + b = response with sum(alpha) = 0 for the free intercept."""
+def _dual_step(gram: Tensor, response: Tensor, weight: Tensor, reg: float) -> Tensor:
+    """(K + reg/W) alpha + b = response with sum(alpha) = 0 for the free intercept: (P, N + 1), alpha and b."""
     root = weight.sqrt()
     system = root[:, :, None] * gram * root[:, None, :]
     system.diagonal(dim1=1, dim2=2).add_(reg)
     right = torch.stack([root * response, root], dim=-1)
     solved = root[..., None] * torch.cholesky_solve(right, torch.linalg.cholesky(system))
-    bias = solved[..., 0].sum(1) / solved[..., 1].sum(1)
-    return solved[..., 0] - bias[:, None] * solved[..., 1], bias
+    bias = (solved[..., 0].sum(1) / solved[..., 1].sum(1))[:, None]
+    return torch.cat([solved[..., 0] - bias * solved[..., 1], bias], dim=1)
 
 
 def solve_primal(
@@ -68,51 +57,54 @@ def solve_primal(
     x1 = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
     penalty = x.new_full((x1.shape[-1],), reg)
     penalty[-1] = 0
+
+    def step(response: Tensor, weight: Tensor) -> Tensor:
+        weighted = x1 * weight[..., None]
+        system = weighted.mT @ x1 + torch.diag(penalty)
+        return torch.cholesky_solve(weighted.mT @ response[..., None], torch.linalg.cholesky(system))[..., 0]
+
+    def apply(weights: Tensor) -> tuple[Tensor, Tensor]:
+        return (x1 @ weights[..., None])[..., 0], penalty * weights
+
+    solved = _fit(step, apply, target, sample_weight, logistic)
+    return solved[:, :-1], solved[:, -1]
+
+
+def _fit(step: Step, apply: Apply, target: Tensor, sample_weight: Tensor, logistic: bool) -> Tensor:
+    """(P, M): ridge in one step, logistic regression by Newton steps, each as long as lowers its objective most."""
     if not logistic:
-        solution = _primal_step(x1, 2 * target - 1, sample_weight, penalty)
-        return solution[:, :-1], solution[:, -1]
-    solution = _minimise_primal(x1, target, sample_weight, penalty)
-    return solution[:, :-1], solution[:, -1]
-
-
-def _minimise_primal(x1: Tensor, target: Tensor, sample_weight: Tensor, penalty: Tensor) -> Tensor:
-    w = x1.new_zeros(len(x1), x1.shape[-1])
-
-    def objective(w: Tensor) -> Tensor:
-        f = (x1 @ w[..., None])[..., 0]
-        loss = F.binary_cross_entropy_with_logits(f, target, sample_weight, reduction="none")
-        return loss.sum(1) + (penalty * w * w).sum(1) / 2
-
-    value = objective(w)
+        return step(2 * target - 1, sample_weight)
+    now = step(4 * target - 2, sample_weight / 4)  # the first Newton step from zero; its length is to be found
+    f, pull = apply(now)
+    length = _line_search(torch.zeros_like(f), f, torch.zeros_like(f[:, 0]), (now * pull).sum(1), target, sample_weight)
+    now, f, pull = (length[:, None] * a for a in (now, f, pull))
     for _ in range(_MAX_STEPS):
-        f = (x1 @ w[..., None])[..., 0]
         p = torch.sigmoid(f)
         curvature = (p * (1 - p)).clamp(min=_LEAST_CURVATURE)
-        goal = _primal_step(x1, f + (target - p) / curvature, sample_weight * curvature, penalty)
-        w, new = _damped((w,), (goal,), objective, value)
-        done = bool((value - new <= _TOLERANCE * (1 + value.abs())).all())
-        value = new
-        if done:
+        move = step(f + (target - p) / curvature, sample_weight * curvature) - now
+        along, pulled = apply(move)
+        slope, bend = (move * pull).sum(1), (move * pulled).sum(1)
+        decrement = -(sample_weight * (p - target) * along).sum(1) - slope
+        length = _line_search(f, along, slope, bend, target, sample_weight)
+        now, f, pull = (a + length[:, None] * b for a, b in ((now, move), (f, along), (pull, pulled)))
+        if bool((decrement <= _TOLERANCE * sample_weight.sum(1)).all()):
             break
-    return w
+    return now
 
 
-def _primal_step(x1: Tensor, response: Tensor, weight: Tensor, penalty: Tensor) -> Tensor:
-    weighted = x1 * weight[..., None]
-    system = weighted.mT @ x1 + torch.diag(penalty)
-    return torch.cholesky_solve(weighted.mT @ response[..., None], torch.linalg.cholesky(system))[..., 0]
-
-
-def _damped(now: tuple, goal: tuple, objective, value: Tensor) -> tuple:  # type: ignore[no-untyped-def]
-    """Go towards `goal` by the longest of 1, 1/2, 1/4, ... that does not raise a problem's objective."""
-    step = torch.ones_like(value)
-    for _ in range(30):
-        moved = tuple(a + step.reshape(-1, *[1] * (a.ndim - 1)) * (g - a) for a, g in zip(now, goal, strict=True))
-        new = objective(*moved)
-        worse = new > value + 1e-12 * value.abs()
-        if not bool(worse.any()):
-            return (*moved, new)
-        step = torch.where(worse, step / 2, step)
-    step = torch.where(worse, torch.zeros_like(step), step)
-    moved = tuple(a + step.reshape(-1, *[1] * (a.ndim - 1)) * (g - a) for a, g in zip(now, goal, strict=True))
-    return (*moved, objective(*moved))
+def _line_search(
+    f: Tensor, along: Tensor, slope: Tensor, bend: Tensor, target: Tensor, sample_weight: Tensor
+) -> Tensor:
+    """(P,): the t that minimises sum_i s_i log loss(f + t along) + slope t + bend t^2 / 2, by bracketed Newton."""
+    t = torch.ones_like(slope)
+    low, high = torch.zeros_like(t), torch.full_like(t, _LONGEST)
+    for _ in range(_SEARCHES):
+        p = torch.sigmoid(f + t[:, None] * along)
+        first = (sample_weight * (p - target) * along).sum(1) + slope + bend * t
+        second = (sample_weight * p * (1 - p) * along.square()).sum(1) + bend
+        low, high = torch.where(first < 0, t, low), torch.where(first < 0, high, t)
+        new = t - first / second.clamp(min=1e-300)
+        t, moved = torch.where((new > low) & (new < high), new, (low + high) / 2), t
+        if bool(((t - moved).abs() <= 1e-3 * t).all()):
+            break
+    return t
