@@ -197,6 +197,7 @@ def measure_plan(rows: int, seconds: float) -> dict[str, float]:
 
     from conceptcaps.pipelines.generate import run_generate
     from conceptcaps.planning import Rate, Rates, plan
+    from conceptcaps.planning.rates import STAGES
     from conceptcaps.runtime import connect
 
     os.environ["TRIVIAL_SECONDS"] = str(seconds)
@@ -215,9 +216,11 @@ def measure_plan(rows: int, seconds: float) -> dict[str, float]:
         return facts, took, config
 
     facts, _, _ = run_of(rows // 4)
-    rates = {stage: Rate(f["busy_seconds"] / f["rows"], f["startup_seconds"]) for stage, f in facts["rates"].items()}
+    seen = facts["rates"]
+    stages = {s: Rate(seen[s]["busy_seconds"] / seen[s]["rows"], seen[s]["startup_seconds"]) for s in STAGES}
     _, took, config = run_of(rows)
-    planned = plan(config, rows, rates=Rates(rates)).wall_seconds
+    rates = Rates(stages, plan_startup=seen["plan"]["startup_seconds"])
+    planned = plan(config, rows, rates=rates).wall_seconds
     return {"rows": rows, "seconds": took, "planned_seconds": planned, "planned_over_real": planned / took}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from conceptcaps.pipelines.steps import Engines
@@ -35,6 +37,16 @@ class TrivialSynthesiser:
         return noise * np.float32(np.nan) if "nan-audio" in tags else noise
 
 
+class SleepingSynthesiser(TrivialSynthesiser):
+    """Takes `SECONDS` per clip, and no core."""
+
+    SECONDS = 0.1
+
+    def __call__(self, batch):
+        time.sleep(self.SECONDS * len(batch["seed"]))
+        return super().__call__(batch)
+
+
 class TrivialAligner:
     """Embeds audio by a hash of its samples and text as one fixed direction: scores in [-1, 1], fixed per clip."""
 
@@ -50,3 +62,4 @@ class TrivialAligner:
 
 
 TRIVIAL = Engines(TrivialCaptioner, TrivialSynthesiser, TrivialAligner)
+SLEEPING = Engines(TrivialCaptioner, SleepingSynthesiser, TrivialAligner)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -85,11 +86,17 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     times: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.monotonic)
+    plan_startups: list[float] = field(default_factory=list)
+    """Of each plan: seconds until its first block was there, less what the stages took for it."""
+    _plan_begun: float | None = None
     _logged: float = field(default_factory=time.monotonic)
 
     @property
     def rows(self) -> int:
         return sum(self.statuses.values())
+
+    def begin_plan(self) -> None:
+        self._plan_begun = time.monotonic()
 
     def add(self, table: pa.Table) -> None:
         """Count what a write task has published.
@@ -97,6 +104,10 @@ class Tally:
         Raises:
             InputError: more rows have failed than the config allows, with the reasons.
         """
+        if self._plan_begun is not None and len(table):
+            took = sum(pc.sum(table[f"{s}_{what}"]).as_py() or 0.0 for s in STAGES for what in ("seconds", "startup"))
+            self.plan_startups.append(max(0.0, time.monotonic() - self._plan_begun - took))
+            self._plan_begun = None
         for row in table.to_pylist():
             rows = row["rows"]
             self.statuses[row["status"]] += rows
@@ -143,6 +154,8 @@ class Tally:
                 startup = self.times[f"{stage}_startup"] / starts if starts else 0.0
                 busy = self.times[f"{stage}_seconds"]
                 found[stage] = {"rows": int(rows), "busy_seconds": round(busy, 4), "startup_seconds": round(startup, 4)}
+        if found:
+            found["plan"] = {"startup_seconds": round(float(np.mean(self.plan_startups)), 4)}
         return found
 
 
@@ -154,6 +167,7 @@ def follow(published: Dataset, tally: Tally) -> None:
         InputError: more rows have failed than the config allows; bad input that a worker met.
     """
     with ending_with_its_node(), _plan_that_drains(), closing(_tables(published)) as tables:
+        tally.begin_plan()
         try:
             for table in tables:
                 tally.add(table)

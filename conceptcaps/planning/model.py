@@ -138,7 +138,8 @@ def plan(
         )
     phases = _phases(config, rows, rates.rejected or 0.0)
     balanced = balance(pools, cpus, gpus)
-    wall, work = _wall(phases, pools), _work(phases, pools)
+    starting = len(phases) * rates.plan_startup
+    wall, work = starting + _wall(phases, pools), _work(phases, pools)
     storage = _storage(config, rows, phases, rates)
     return Plan(
         rows=rows,
@@ -156,7 +157,7 @@ def plan(
             PoolPlan(p.key, p.workers, b.workers, p.seconds, work[p.key] / (p.workers * wall) if wall else 0.0)
             for p, b in zip(pools, balanced, strict=True)
         ),
-        balanced_wall_seconds=_wall(phases, balanced),
+        balanced_wall_seconds=starting + _wall(phases, balanced),
         notes=_notes(config, rates, prices),
     )
 

@@ -41,6 +41,8 @@ class Rates:
     """Encoded bytes of one take of `audio.duration` seconds; None: not known."""
     row_bytes: float = 2048.0
     """Bytes of a row in memory without its audio."""
+    plan_startup: float = 0.0
+    """Seconds that Ray takes to start the workers of one streaming plan, before they load their models."""
     source: str = "stated"
     """Where the figures are from, for the plan's notes."""
 
@@ -48,7 +50,7 @@ class Rates:
 def stated_rates(values: Iterable[str], base: Rates | None = None) -> Rates:
     """Rates as a user types them: 'audio=0.24' or 'audio=0.24+60', in seconds per row and to start up.
 
-    'rejected=0.1' and 'clip_bytes=900000' are taken as well. What is not stated is kept from `base`.
+    'rejected=0.1', 'clip_bytes=900000' and 'plan_startup=20' are taken as well. What is not stated is kept from `base`.
 
     Raises:
         InputError: a value that cannot be read, or a stage without a rate.
@@ -59,7 +61,7 @@ def stated_rates(values: Iterable[str], base: Rates | None = None) -> Rates:
         name, _, text = value.partition("=")
         if name in STAGES:
             stages[name] = Rate(*_numbers(value, text, most=2))
-        elif name in ("rejected", "clip_bytes", "row_bytes"):
+        elif name in ("rejected", "clip_bytes", "row_bytes", "plan_startup"):
             others[name] = _numbers(value, text, most=1)[0]
         else:
             raise _misread(value)
@@ -85,7 +87,7 @@ def _misread(value: str) -> InputError:
         f"--rate {value}",
         "cannot be read",
         f"Write STAGE=SECONDS or STAGE=SECONDS+STARTUP with a stage of {', '.join(STAGES)}, "
-        "or rejected=FRACTION, clip_bytes=BYTES",
+        "or rejected=FRACTION, clip_bytes=BYTES, plan_startup=SECONDS",
     )
 
 
@@ -101,7 +103,7 @@ def measured_rates(run: RunDir) -> Rates:
     """Rates of a finished run: seconds from its manifest, bytes and acceptance from its shards.
 
     The manifest's record of stage `generate` holds `rates`: for each stage `{"rows": calls answered, "busy_seconds":
-    worker-seconds spent on them, "startup_seconds": of one worker}`.
+    worker-seconds spent on them, "startup_seconds": of one worker}`, and for `plan` the start-up of Ray's own.
 
     Raises:
         InputError: the run has no such record, or no shards.
@@ -117,7 +119,13 @@ def measured_rates(run: RunDir) -> Rates:
         if name in STAGES and facts.get("rows")
     }
     _require_all(stages, f"the manifest of {run}")
-    return Rates(stages, _rejected(run), _clip_bytes(run), source=f"measured in {run}")
+    return Rates(
+        stages,
+        _rejected(run),
+        _clip_bytes(run),
+        plan_startup=record.get("plan", {}).get("startup_seconds", 0.0),
+        source=f"measured in {run}",
+    )
 
 
 def _candidates(run: RunDir) -> int:

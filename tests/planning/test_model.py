@@ -112,6 +112,8 @@ def test_candidates_rounds_and_calibration_are_paid_for():
     assert rounds.accepted == 960
     calibrated = plan(load(None, PLAIN[1:]), 1000, rates=RATES)
     assert calibrated.clips == 1064
+    slow = plan(load(None, PLAIN[1:]), 1000, rates=replace(RATES, plan_startup=20.0))
+    assert slow.wall_seconds - calibrated.wall_seconds == pytest.approx(2 * 20.0), "one plan calibrates"
 
 
 def test_storage_is_measured_or_bounded():
@@ -141,9 +143,11 @@ def test_a_plan_that_cannot_be_is_refused():
 
 
 def test_stated_rates():
-    found = stated_rates(["captions=0.02+60", "audio=0.5", "alignment=1e-2", "rejected=0.1", "clip_bytes=9e5"])
+    found = stated_rates(
+        ["captions=0.02+60", "audio=0.5", "alignment=1e-2", "rejected=0.1", "clip_bytes=9e5", "plan_startup=9"]
+    )
     assert found.stages["captions"] == Rate(0.02, 60)
-    assert (found.rejected, found.clip_bytes) == (0.1, 9e5)
+    assert (found.rejected, found.clip_bytes, found.plan_startup) == (0.1, 9e5, 9)
     assert stated_rates(["audio=1"], base=found).stages == {**found.stages, "audio": Rate(1.0)}
 
 
