@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "scale.json"
 
 
-def write_specs(run: RunDir, num_rows: int, per_file: int = 65_536) -> None:
+def write_specs(run: RunDir, num_rows: int, per_file: int = 64_000) -> None:
     """Specs as the stage writes them, in files of some ten thousand rows."""
     tags = {name: ["rock"] if name in ("aspect_list", "genre_aspects") else [] for name in schema.ASPECT_COLUMNS}
     for file, begin in enumerate(range(0, num_rows, per_file)):
