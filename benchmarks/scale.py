@@ -153,13 +153,13 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE)])
     found: list[dict[str, float]] = []
     for number in nodes:
+        os.environ["TRIVIAL_READY"] = tempfile.mkdtemp(prefix="ready-")  # before the raylets, which hand it on
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 * 2**20})
         for _ in range(number):
             cluster.add_node(num_cpus=1, resources={"synth": 1}, object_store_memory=100 * 2**20)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         cluster.wait_for_nodes()
         folder = Path(tempfile.mkdtemp(prefix="nodes-"))
-        os.environ["TRIVIAL_READY"] = tempfile.mkdtemp(prefix="ready-")
         rows = number * blocks_each * rows_per_block
         run = RunDir(folder)
         write_specs(run, rows)
