@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -47,13 +47,13 @@ def main(folder: str, num_rows: int) -> None:
         cluster.remove_node(nodes[-1], allow_graceful=False)
         changed["added"] = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20).node_id
 
-    thread = threading.Thread(target=disturb)
-    thread.start()
     # One synthesiser fills most of a node, so that each node has one and the added one gets one.
     pools = ["audio.resources.num_cpus=1.2", "audio.resources.workers=2", "audio.resources.max_workers=3"]
     pools += ["audio.resources.batch_size=5", "ray.max_worker_deaths=1"]
-    run_generate(small_config(folder, *pools), run, FAULTY)
-    thread.join()
+    with ThreadPoolExecutor() as beside:
+        disturbed = beside.submit(disturb)
+        run_generate(small_config(folder, *pools), run, FAULTY)
+    disturbed.result()
     Path(folder).parent.joinpath("nodes.json").write_text(json.dumps(changed))
     ray.shutdown()
     cluster.shutdown()

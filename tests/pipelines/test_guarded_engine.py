@@ -44,8 +44,8 @@ def test_a_request_that_kills_the_engine_is_given_up_and_the_others_are_captione
     killer = some[1]["id"]
     guard = guarded_engine.guard_engine
 
-    def guard_killing_engine(processor, section, watch):
-        guard(processor, section, watch)
+    def guard_killing_engine(processor, *arguments):
+        guard(processor, *arguments)
         stage = processor.get_stage_by_name("vLLMEngineStage")
         stage.__dict__["fn"] = KillingEngine
         stage.fn_constructor_kwargs["killer"] = killer
