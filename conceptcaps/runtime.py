@@ -63,7 +63,8 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
         if address:
             settings["address"] = address
         else:
-            settings |= {"include_dashboard": False, "num_cpus": config.num_cpus}
+            # "local": without it, Ray joins whatever head node runs, or has once run, on this machine.
+            settings |= {"address": "local", "include_dashboard": False, "num_cpus": config.num_cpus}
             if config.object_store_mb:
                 settings["object_store_memory"] = config.object_store_mb * 2**20
         try:
