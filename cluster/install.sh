@@ -3,7 +3,7 @@
 # cannot live together.
 #
 #   cluster/install.sh main DIR [gpu|cpu]   this package, Ray, vLLM, transformers      (Python 3.11 or newer)
-#   cluster/install.sh audiocraft DIR       audiocraft 1.3 with the old torch it pins  (Python 3.9 to 3.11)
+#   cluster/install.sh audiocraft DIR       audiocraft 1.3 with the old torch it pins  (Python 3.11)
 #
 # DIR is the virtual environment to make; an existing one is brought up to date.
 set -euo pipefail
@@ -40,9 +40,8 @@ main-cpu)
     ;;
 audiocraft-*)
     make_environment
-    pip "setuptools<81" wheel
-    pip -r "$root/cluster/audiocraft.txt"
-    pip --no-deps audiocraft==1.3.0
+    pip --no-deps -r "$root/conceptcaps/locks/audiocraft.lock"
+    pip --no-deps --no-build-isolation "$root"
     ;;
 *)
     usage

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from conceptcaps import __version__
+from conceptcaps import __version__, environments
 from conceptcaps.config import Config, load
 from conceptcaps.config.load import load_tree
 from conceptcaps.errors import InputError
@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+env_app = typer.Typer(help="Environments for engines that cannot live with the others.", no_args_is_help=True)
+app.add_typer(env_app, name="env")
 console = Console(stderr=True)
 
 ConfigFile = Annotated[
@@ -371,6 +373,15 @@ def tcav_benchmark(
             typer.echo(f"{name}, {method}: Pearson {values['pearson']:.3f}, slope {values['slope']:.3f}")
     if output:
         output.write_text(json.dumps(found, indent=2) + "\n")
+
+
+@env_app.command("build")
+def env_build(
+    name: Annotated[str, typer.Argument(help="Which: " + ", ".join(environments.NAMES))],
+    folder: Annotated[Path | None, typer.Argument(help="Where. Default: .envs/NAME")] = None,
+) -> None:
+    """Make an environment from its lock file, and print the interpreter to set as `resources.python`."""
+    typer.echo(environments.build(name, (folder or Path(".envs") / name).absolute()))
 
 
 @config_app.command("show")

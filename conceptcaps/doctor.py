@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from conceptcaps import assets
+from conceptcaps import assets, environments
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError, describe
 from conceptcaps.model_files import adapter_faults, is_local, local_adapter_faults, local_faults, weights_faults
@@ -46,6 +46,7 @@ def doctor(config: Config) -> Iterator[Finding]:
     Joins the config's cluster, or starts one in this process where the config names none.
     """
     yield from check_packages(config)
+    yield from check_interpreters(config)
     yield from check_storage(config)
     yield from check_models(config)
     yield from check_adapter(config)
@@ -104,6 +105,19 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def check_interpreters(config: Config) -> Iterator[Finding]:
+    """Pools with an interpreter of their own: it is there, and has this Python, this Ray and this package."""
+    for stage in ("captions", "audio", "alignment"):
+        section = getattr(config, stage)
+        python, key = section.resources.python, f"{stage}.resources.python"
+        if section.engine in environments.NAMES and not python:
+            mend = f"`conceptcaps env build {section.engine}` makes one"
+            yield Finding(key, "problem", f"is not set, and engine {section.engine} needs an environment", mend)
+        elif python:
+            wrong = environments.fault(python)
+            yield Finding(key, "problem" if wrong else "ok", f"{python} {wrong or 'can run workers'}")
+
+
 # Storage
 
 
@@ -157,7 +171,7 @@ def models(config: Config) -> Iterator[tuple[str, str, str | None]]:
     """The models that the run loads: (key, id or path, revision)."""
     if config.captions.engine == "vllm":
         yield "captions.vllm.model", config.captions.vllm.model, config.captions.vllm.revision
-    if config.audio.engine == "musicgen":
+    if config.audio.engine in ("musicgen", "audiocraft"):
         yield "audio.musicgen.model", config.audio.musicgen.model, config.audio.musicgen.revision
     yield "alignment.model", config.alignment.model, config.alignment.revision
 

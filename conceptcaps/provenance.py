@@ -27,8 +27,9 @@ def models(config: Config) -> list[dict[str, str]]:
             found.append(_entry("Captions' adapter", "LoRA", served.adapter))
     else:
         found.append(_entry("Captions", config.captions.engine, EMBEDDED))
-    if config.audio.engine == "musicgen":
-        found.append(_entry("Audio", "MusicGen", config.audio.musicgen.model, config.audio.musicgen.revision))
+    if config.audio.engine in ("musicgen", "audiocraft"):
+        name = "MusicGen" if config.audio.engine == "musicgen" else "MusicGen (audiocraft)"
+        found.append(_entry("Audio", name, config.audio.musicgen.model, config.audio.musicgen.revision))
     else:
         found.append(_entry("Audio", config.audio.engine, EMBEDDED))
     found.append(_entry("Alignment", "CLAP", config.alignment.model, config.alignment.revision))

@@ -13,7 +13,9 @@ def test_a_cluster_that_others_left_behind_is_not_joined():
         left.parent.mkdir()
         left.write_text("192.0.2.1:6379")
         words = "from conceptcaps.config.ray import RayConfig; from conceptcaps.runtime import connect; import ray\n"
-        words += "connect(RayConfig(num_cpus=1, object_store_mb=100), quiet=True); print(ray.cluster_resources()['CPU'])"
+        words += (
+            "connect(RayConfig(num_cpus=1, object_store_mb=100), quiet=True); print(ray.cluster_resources()['CPU'])"
+        )
         env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
         answer = subprocess.run([sys.executable, "-c", words], env=env, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-2000:]

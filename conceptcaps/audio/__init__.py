@@ -17,3 +17,7 @@ def make_synthesiser(config: AudioConfig) -> Synthesiser:
             from conceptcaps.audio.musicgen import MusicgenSynthesiser
 
             return MusicgenSynthesiser(config)
+        case "audiocraft":
+            from conceptcaps.audio.audiocraft import AudiocraftSynthesiser
+
+            return AudiocraftSynthesiser(config)

@@ -6,12 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conceptcaps.audio.checkpoint import MAX_TEXT_TOKENS, load_checkpoint, load_tokenizer
 from conceptcaps.audio.decoding import Decoder, Window
 from conceptcaps.audio.delay import delays
 from conceptcaps.audio.encodec import Codec
@@ -23,7 +23,6 @@ from conceptcaps.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_MAX_TEXT_TOKENS = 512
 _MEMORY_SHARE = 0.8  # of what is free; the rest is for EnCodec and for what the allocator cannot reuse
 
 
@@ -47,7 +46,7 @@ class MusicgenSynthesiser:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_checkpoint(settings)
         channels = model.config.decoder.audio_channels
-        self._tokenizer = _load_tokenizer(settings)
+        self._tokenizer = load_tokenizer(settings)
         self._text = model.text_encoder.float().to(device).eval()
         self._projection = model.enc_to_dec_proj.float().to(device) if hasattr(model, "enc_to_dec_proj") else None
         self._codec = Codec(model.audio_encoder.float().to(device).eval(), channels)
@@ -116,7 +115,7 @@ class MusicgenSynthesiser:
 
     def _encode_part(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         tokens = self._tokenizer(
-            captions, padding=True, truncation=True, max_length=_MAX_TEXT_TOKENS, return_tensors="pt"
+            captions, padding=True, truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt"
         ).to(self._device)
         states = self._text(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         if self._projection is not None:
@@ -128,55 +127,6 @@ class MusicgenSynthesiser:
         """Clips whose keys and values fit in the free memory of the device."""
         each = self._decoder.bytes_per_clip(self._codec.num_frames(self._num_samples))
         return max(1, int(_MEMORY_SHARE * _free_bytes(self._device) / each))
-
-
-def load_checkpoint(settings: MusicgenConfig) -> Any:
-    """A transformers `MusicgenForConditionalGeneration` in float32 on the CPU, from safetensors.
-
-    Raises:
-        InputError: no checkpoint there, another architecture, a hub out of reach.
-    """
-    from transformers import AutoConfig, MusicgenForConditionalGeneration
-
-    where = "key 'audio.musicgen.model'"
-    path = Path(settings.model)
-    if path.exists() and not (path / "config.json").is_file():
-        raise InputError(where, f"{settings.model!r} is no checkpoint: it has no config.json", "Name the folder of one")
-    try:
-        config = AutoConfig.from_pretrained(settings.model, revision=settings.revision)
-        if config.model_type != "musicgen":
-            raise InputError(
-                where, f"{settings.model!r} is a {config.model_type} checkpoint, not musicgen", "Name a MusicGen model"
-            )
-        return MusicgenForConditionalGeneration.from_pretrained(
-            settings.model, revision=settings.revision or "main", use_safetensors=True, dtype=torch.float32
-        )
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _cannot_load(where, settings.model, error) from error
-
-
-def _load_tokenizer(settings: MusicgenConfig) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
-    except (OSError, ValueError) as error:
-        raise _cannot_load("key 'audio.musicgen.model'", settings.model, error) from error
-
-
-def _cannot_load(where: str, model: str, error: Exception) -> InputError:
-    detail = " ".join(str(error).split())[:200]
-    if Path(model).exists():
-        return InputError(
-            where, f"checkpoint {model!r} cannot be read ({detail})", "Save it again with save_pretrained"
-        )
-    return InputError(
-        where,
-        f"{model!r} is no folder here, and the hub did not give it ({detail})",
-        "Check the name and the network, or download it and name its folder",
-    )
 
 
 def _window(settings: MusicgenConfig, codec: Codec, longest: int) -> Window:

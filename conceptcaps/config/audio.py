@@ -12,7 +12,7 @@ from conceptcaps.signal import AudioFormat
 
 
 class MusicgenConfig(Section):
-    """The checkpoint of engine `musicgen` and how it samples (Copet et al. 2023)."""
+    """The checkpoint of engines `musicgen` and `audiocraft`, and how it samples (Copet et al. 2023)."""
 
     model: str = Field(
         "facebook/musicgen-small", description="Hub id or local path of a transformers MusicGen checkpoint"
@@ -37,8 +37,10 @@ class MusicgenConfig(Section):
 class AudioConfig(Section):
     """Captions to audio."""
 
-    engine: Literal["musicgen", "procedural"] = Field("procedural", description="The synthesiser")
-    musicgen: MusicgenConfig = Field(MusicgenConfig(), description="Settings of engine `musicgen`")
+    engine: Literal["musicgen", "audiocraft", "procedural"] = Field(
+        "procedural", description="The synthesiser; 'audiocraft' needs resources.python (`conceptcaps env build`)"
+    )
+    musicgen: MusicgenConfig = Field(MusicgenConfig(), description="Settings of engines `musicgen` and `audiocraft`")
     duration: float = Field(10.0, description="Length of a clip in seconds", gt=0, le=300)
     format: AudioFormat = Field("flac", description="How audio is encoded in the shards")
     candidates: int = Field(1, description="Takes per caption; the best aligned is kept", ge=1)

@@ -154,5 +154,5 @@ def _clip_bytes(run: RunDir) -> float | None:
 
 def clip_bound(config: Config) -> float:
     """Most bytes that a take can need: 16-bit PCM at 32 kHz, the rate of both synthesisers."""
-    channels = 2 if config.audio.engine == "musicgen" and "stereo" in config.audio.musicgen.model else 1
+    channels = 2 if config.audio.engine != "procedural" and "stereo" in config.audio.musicgen.model else 1
     return config.audio.duration * 32_000 * 2 * channels
