@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "authors_musicgen.json"
-WORDS = [
+WORDS = ["slow", "fast", "calm", "loud", "piano", "guitar", "drums", "jazz", "rock", "techno", "with", "and", "a"]
     "slow",
     "fast",
     "calm",
@@ -36,7 +36,7 @@ WORDS = [
     "a",
     "the",
 ]
-CAPTIONS = ["slow calm piano", "fast techno with drums and a loud guitar", "jazz", "the rock guitar", "calm drums"]
+CAPTIONS = ["slow calm piano", "fast techno with drums and a loud guitar", "jazz", "rock guitar", "calm drums"]
 
 
 def save_checkpoint(folder: Path, shape: str) -> None:
