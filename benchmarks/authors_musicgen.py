@@ -21,21 +21,6 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "authors_musicgen.json"
 WORDS = ["slow", "fast", "calm", "loud", "piano", "guitar", "drums", "jazz", "rock", "techno", "with", "and", "a"]
-    "slow",
-    "fast",
-    "calm",
-    "loud",
-    "piano",
-    "guitar",
-    "drums",
-    "jazz",
-    "rock",
-    "techno",
-    "with",
-    "and",
-    "a",
-    "the",
-]
 CAPTIONS = ["slow calm piano", "fast techno with drums and a loud guitar", "jazz", "rock guitar", "calm drums"]
 
 
