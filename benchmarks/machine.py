@@ -45,7 +45,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         me = psutil.Process()
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(2.0):  # each look walks all page tables
             self.peak = max(self.peak, sum(map(_memory, [me, *me.children(recursive=True)])))
 
 
