@@ -6,7 +6,7 @@ Shapes: M members, B rows, S importance samples, V tags, H hidden units, L laten
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,29 +23,6 @@ class Loss(NamedTuple):
     kl: Tensor
 
 
-class _Affine(torch.autograd.Function):
-    """x weight + bias, whose backward adds to the gradients that the parameters have.
-
-    Autograd would first write each weight gradient into fresh memory, and at these sizes the system spends longer on
-    handing out its pages than the product takes.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.x, ctx.weight, ctx.bias = x, weight, bias
-        return torch.baddbmm(bias, x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight, bias = ctx.x, ctx.weight, ctx.bias
-        below = gradient.bmm(weight.mT) if ctx.needs_input_grad[0] else None
-        if weight.grad is None or bias.grad is None:
-            return below, x.mT.bmm(gradient), gradient.sum(1, keepdim=True)
-        weight.grad.baddbmm_(x.mT, gradient)
-        bias.grad += gradient.sum(1, keepdim=True)
-        return below, None, None
-
-
 class MemberLinear(nn.Module):
     """One affine map per member: (M, B, in) -> (M, B, out), initialised as `nn.Linear`."""
 
@@ -59,7 +36,7 @@ class MemberLinear(nn.Module):
         self.bias = nn.Parameter(bias.repeat(members, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Affine.apply(x, self.weight, self.bias)
+        return torch.baddbmm(self.bias, x, self.weight)
 
 
 class BetaVAE(nn.Module):

@@ -13,8 +13,7 @@ import ray.train
 import torch
 from ray.train import RunConfig
 from ray.train.torch import TorchTrainer
-from torch import Tensor, distributed, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch import Tensor, distributed
 
 from conceptcaps.config.vae import VaeConfig
 from conceptcaps.errors import InputError
@@ -70,23 +69,9 @@ def start(num_tags: int, config: VaeConfig, seed: int) -> Fit:
     """A fit at epoch 0, a member for `config.beta` and for each of `config.betas`."""
     members = 1 + len(config.betas)
     model = BetaVAE(num_tags, config.hidden_dim, config.latent_dim, config.dropout, members, derive(seed, "weights"))
-    optimizer = torch.optim.Adam([_in_one_piece(model)], lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     best = {name: value.clone() for name, value in model.state_dict().items()}
     return Fit(model, optimizer, best, torch.full((members,), -torch.inf), torch.zeros(members, dtype=torch.int64))
-
-
-def _in_one_piece(model: BetaVAE) -> nn.Parameter:
-    """All weights as one vector, of which the model's parameters and their gradients become views.
-
-    The optimiser then takes one step instead of one per tensor, and workers sum one gradient.
-    """
-    parameters = list(model.parameters())
-    whole = nn.Parameter(parameters_to_vector(parameters).detach())
-    whole.grad = torch.zeros_like(whole)
-    vector_to_parameters(whole, parameters)
-    for parameter, gradient in zip(parameters, whole.grad.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = gradient.view_as(parameter)
-    return whole
 
 
 def fit(
@@ -129,7 +114,6 @@ def fit(
 def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """One pass; returns the mean of each loss term per member, over this worker's rows."""
     model, rank, world = state.model, *_place()
-    (weights,) = state.optimizer.param_groups[0]["params"]
     mine = slice(rank, None, world)
     totals = torch.zeros(2, model.members)
     seen = 0
@@ -138,9 +122,9 @@ def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator:
         loss = model.loss(x[mine], epsilon[mine], own_masks)
         terms = torch.stack(loss).sum(2)  # (2, M)
         total = (terms[0] + betas * terms[1]).sum() / len(x)
-        weights.grad.zero_()
+        state.optimizer.zero_grad(set_to_none=False)
         total.backward()
-        _sum_gradients(weights.grad, world)
+        _sum_gradients(model, world)
         state.optimizer.step()
         totals += terms.detach()
         seen += len(x[mine])
@@ -170,9 +154,14 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-def _sum_gradients(gradient: Tensor, world: int) -> None:
-    if world > 1:
-        distributed.all_reduce(gradient)
+def _sum_gradients(model: BetaVAE, world: int) -> None:
+    if world == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def _validation_bound(model: BetaVAE, validation: Tensor, seed: int) -> Tensor:

@@ -81,21 +81,28 @@ def test_workers_share_one_loss(matrix, monkeypatch):
     gradients = []
     for rank in range(3):
         monkeypatch.setattr(training, "_place", lambda rank=rank: (rank, 3))
-        monkeypatch.setattr(training, "_sum_gradients", lambda gradient, world: gradients.append(gradient.clone()))
+        monkeypatch.setattr(
+            training,
+            "_sum_gradients",
+            lambda model, world: gradients.append([p.grad.clone() for p in model.parameters()]),
+        )
         state = training.start(12, config, 5)
         monkeypatch.setattr(state.optimizer, "step", lambda: None)
         training._epoch(state, rows[20:], torch.tensor([1.0]), 20, torch.Generator().manual_seed(1))
     monkeypatch.setattr(training, "_place", lambda: (0, 1))
     state = training.start(12, config, 5)
     alone: list = []
-    monkeypatch.setattr(training, "_sum_gradients", lambda gradient, world: alone.append(gradient.clone()))
+    monkeypatch.setattr(
+        training, "_sum_gradients", lambda model, world: alone.append([p.grad.clone() for p in model.parameters()])
+    )
     monkeypatch.setattr(state.optimizer, "step", lambda: None)
     training._epoch(state, rows[20:], torch.tensor([1.0]), 20, torch.Generator().manual_seed(1))
     steps = len(alone)
     assert whole.epoch == 1
     for step in range(steps):
-        summed = sum(gradients[rank * steps + step] for rank in range(3))
-        torch.testing.assert_close(summed, alone[step], atol=1e-5, rtol=1e-4)
+        for k, expected in enumerate(alone[step]):
+            summed = sum(gradients[rank * steps + step][k] for rank in range(3))
+            torch.testing.assert_close(summed, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_too_few_rows():
