@@ -38,22 +38,19 @@ def main(folder: str, num_rows: int) -> None:
     cluster.wait_for_nodes()
     run = RunDir(folder)
     write_specs(run, num_rows, harmful(num_rows))
-    changed = {}
-
-    def disturb() -> None:
-        while shards.count(run).rows < num_rows // 5:
-            time.sleep(0.5)
-        changed["lost"] = nodes[-1].node_id
-        cluster.remove_node(nodes[-1], allow_graceful=False)
-        changed["added"] = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20).node_id
-
     # One synthesiser fills most of a node, so that each node has one and the added one gets one.
     pools = ["audio.resources.num_cpus=1.2", "audio.resources.workers=2", "audio.resources.max_workers=3"]
     pools += ["audio.resources.batch_size=5", "ray.max_worker_deaths=1"]
+    changed = {}
     with ThreadPoolExecutor() as beside:
-        disturbed = beside.submit(disturb)
-        run_generate(small_config(folder, *pools), run, FAULTY)
-    disturbed.result()
+        made = beside.submit(run_generate, small_config(folder, *pools), run, FAULTY)
+        while shards.count(run).rows < num_rows // 5 and not made.done():
+            time.sleep(0.5)
+        changed["lost"] = nodes[-1].node_id
+        cluster.remove_node(nodes[-1], allow_graceful=False)
+        # In this thread: Ray sets signal handlers for a new node.
+        changed["added"] = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20).node_id
+    made.result()
     Path(folder).parent.joinpath("nodes.json").write_text(json.dumps(changed))
     ray.shutdown()
     cluster.shutdown()
