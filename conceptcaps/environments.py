@@ -5,7 +5,6 @@ A pool whose `resources.python` names such an environment's interpreter runs its
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import conceptcaps
 from conceptcaps.errors import InputError
+from conceptcaps.extras import import_or_mend
 
 LOCKS = Path(__file__).parent / "locks"
 NAMES = tuple(sorted(path.stem for path in LOCKS.glob("*.lock")))
@@ -26,14 +26,8 @@ def require(module: str, name: str, key: str) -> None:
     Raises:
         InputError: naming the command that builds the environment, and the key that points a pool to it.
     """
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"package {module.split('.')[0]!r}",
-            f"cannot be imported in {sys.executable} ({error})",
-            f"Build it with `conceptcaps env build {name}` and set {key} to the interpreter that it prints",
-        ) from error
+    mend = f"Build its environment with `conceptcaps env build {name}` and set {key} to the interpreter that it prints"
+    import_or_mend(module, mend)
 
 
 def build(name: str, folder: Path) -> Path:

@@ -22,6 +22,7 @@ from conceptcaps.engines import Batch
 from conceptcaps.errors import InputError
 
 _AUTHORS_WINDOW = 30.0  # seconds; the constructor refuses less than its default stride
+_TEXT_ENCODER = "condition_provider.conditioners.description.t5."
 
 
 class AudiocraftSynthesiser:
@@ -123,11 +124,12 @@ def language_model(checkpoint: Any, tokenizer: Any) -> Any:
         cross_attention=True,
         positional_embedding="sin",
     )
-    state = to_audiocraft(checkpoint.state_dict())
-    own = {name for name in model.state_dict() if not name.startswith("condition_provider.conditioners.description.t5")}
-    missing = own ^ {name for name in state if name in own or "output_proj" not in name}
-    assert not missing, f"weights without a counterpart: {sorted(missing)[:3]}"
-    model.load_state_dict(state, strict=False)
+    loaded = model.load_state_dict(to_audiocraft(checkpoint.state_dict()), strict=False)
+    # The text encoder is the checkpoint's own, and has its weights.
+    missing = [name for name in loaded.missing_keys if not name.startswith(_TEXT_ENCODER)]
+    if odd := [*missing, *loaded.unexpected_keys]:
+        where = "key 'audio.musicgen.model'"
+        raise InputError(where, f"has weights that audiocraft's model has not, or lacks some ({odd[0]})", "Use another")
     return model.eval()
 
 

@@ -12,23 +12,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_LAYER = "decoder.model.decoder.layers.{}."
-_OUTER = {
-    r"decoder\.model\.decoder\.embed_tokens\.(\d+)\.weight": r"emb.\1.weight",
-    r"decoder\.lm_heads\.(\d+)\.weight": r"linears.\1.weight",
-    r"decoder\.model\.decoder\.layer_norm\.(weight|bias)": r"out_norm.\1",
-    r"enc_to_dec_proj\.(weight|bias)": r"condition_provider.conditioners.description.output_proj.\1",
+_OURS, _THEIRS = "decoder.model.decoder.layers.{}.", "transformer.layers.{}."
+_TO_AUDIOCRAFT = {
+    "decoder.model.decoder.embed_tokens.{}": "emb.{}",
+    "decoder.lm_heads.{}": "linears.{}",
+    "decoder.model.decoder.layer_norm": "out_norm",
+    "enc_to_dec_proj": "condition_provider.conditioners.description.output_proj",
+    f"{_OURS}self_attn.out_proj": f"{_THEIRS}self_attn.out_proj",
+    f"{_OURS}encoder_attn.out_proj": f"{_THEIRS}cross_attention.out_proj",
+    f"{_OURS}fc1": f"{_THEIRS}linear1",
+    f"{_OURS}fc2": f"{_THEIRS}linear2",
+    f"{_OURS}self_attn_layer_norm": f"{_THEIRS}norm1",
+    f"{_OURS}encoder_attn_layer_norm": f"{_THEIRS}norm_cross",
+    f"{_OURS}final_layer_norm": f"{_THEIRS}norm2",
 }
-_INNER = {
-    "self_attn.out_proj": "self_attn.out_proj",
-    "encoder_attn.out_proj": "cross_attention.out_proj",
-    "fc1": "linear1",
-    "fc2": "linear2",
-    "self_attn_layer_norm": "norm1",
-    "encoder_attn_layer_norm": "norm_cross",
-    "final_layer_norm": "norm2",
-}
-_ATTENTIONS = {"self_attn": "self_attn", "encoder_attn": "cross_attention"}
+"""Modules by name, {} for the number of a layer or codebook; each has `weight` or `bias` or both."""
+_TO_TRANSFORMERS = {theirs: ours for ours, theirs in _TO_AUDIOCRAFT.items()}
+_ATTENTIONS = {f"{_OURS}self_attn": f"{_THEIRS}self_attn", f"{_OURS}encoder_attn": f"{_THEIRS}cross_attention"}
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -41,48 +41,34 @@ def to_audiocraft(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a layer that lacks a projection.
     """
+    attentions = {f"{ours}.q_proj": theirs for ours, theirs in _ATTENTIONS.items()}
     found: dict[str, Tensor] = {}
     for name, value in state.items():
-        if (outer := _renamed(name, _OUTER)) is not None:
-            found[outer] = value
-        elif layer := re.fullmatch(r"decoder\.model\.decoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
-            number, inner, kind = layer.groups()
-            if inner in _INNER:
-                found[f"transformer.layers.{number}.{_INNER[inner]}.{kind}"] = value
-            elif inner.endswith(_PROJECTIONS[0]):
-                own = inner.removesuffix("." + _PROJECTIONS[0])
-                parts = [state[f"{_LAYER.format(number)}{own}.{p}.{kind}"] for p in _PROJECTIONS]
-                found[f"transformer.layers.{number}.{_ATTENTIONS[own]}.in_proj_{kind}"] = torch.cat(parts)
+        module, _, kind = name.rpartition(".")
+        if theirs := _renamed(module, _TO_AUDIOCRAFT):
+            found[f"{theirs}.{kind}"] = value
+        elif theirs := _renamed(module, attentions):
+            own = module.removesuffix("q_proj")
+            found[f"{theirs}.in_proj_{kind}"] = torch.cat([state[f"{own}{p}.{kind}"] for p in _PROJECTIONS])
     return found
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The reverse: audiocraft's `LMModel` state to the names of `MusicgenForConditionalGeneration`."""
-    outer = {
-        r"emb\.(\d+)\.weight": r"decoder.model.decoder.embed_tokens.\1.weight",
-        r"linears\.(\d+)\.weight": r"decoder.lm_heads.\1.weight",
-        r"out_norm\.(weight|bias)": r"decoder.model.decoder.layer_norm.\1",
-        r"condition_provider\.conditioners\.description\.output_proj\.(weight|bias)": r"enc_to_dec_proj.\1",
-    }
-    inner = {new: old for old, new in _INNER.items()}
-    attentions = {new: old for old, new in _ATTENTIONS.items()}
+    attentions = {theirs: ours for ours, theirs in _ATTENTIONS.items()}
     found: dict[str, Tensor] = {}
     for name, value in state.items():
-        if (renamed := _renamed(name, outer)) is not None:
-            found[renamed] = value
-        elif packed := re.fullmatch(r"transformer\.layers\.(\d+)\.(\w+)\.in_proj_(weight|bias)", name):
-            number, attention, kind = packed.groups()
-            for projection, part in zip(_PROJECTIONS, value.chunk(3), strict=True):
-                found[f"{_LAYER.format(number)}{attentions[attention]}.{projection}.{kind}"] = part
-        elif layer := re.fullmatch(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
-            number, part_name, kind = layer.groups()
-            if part_name in inner:
-                found[f"{_LAYER.format(number)}{inner[part_name]}.{kind}"] = value
+        module, _, kind = name.rpartition(".")
+        if ours := _renamed(module, _TO_TRANSFORMERS):
+            found[f"{ours}.{kind}"] = value
+        elif ours := _renamed(module, attentions):
+            parts = zip(_PROJECTIONS, value.chunk(3), strict=True)
+            found |= {f"{ours}.{p}.{kind.removeprefix('in_proj_')}": part for p, part in parts}
     return found
 
 
-def _renamed(name: str, patterns: Mapping[str, str]) -> str | None:
-    for pattern, new in patterns.items():
-        if match := re.fullmatch(pattern, name):
-            return match.expand(new)
-    return None
+def _renamed(module: str, names: Mapping[str, str]) -> str | None:
+    """The other name of a module, with its number; None where it is not among `names`."""
+    number = next(iter(re.findall(r"\.(\d+)", module)), "")
+    other = names.get(re.sub(r"\.\d+", ".{}", module, count=1))
+    return None if other is None else other.format(number)

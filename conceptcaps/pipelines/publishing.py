@@ -154,7 +154,7 @@ class Tally:
                 startup = self.times[f"{stage}_startup"] / starts if starts else 0.0
                 busy = self.times[f"{stage}_seconds"]
                 found[stage] = {"rows": int(rows), "busy_seconds": round(busy, 4), "startup_seconds": round(startup, 4)}
-        if found:
+        if found and self.plan_startups:
             found["plan"] = {"startup_seconds": round(float(np.mean(self.plan_startups)), 4)}
         return found
 
