@@ -137,10 +137,12 @@ def measure_rows(num_rows: int, folder: Path) -> dict[str, object]:
 
 
 def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_block: int) -> list[dict[str, float]]:
-    """Rows/s with one sleeping synthesiser per simulated node, from when all are ready to the last shard.
+    """Rows/s with one sleeping synthesiser per simulated node: the steady pace, and from all ready to the last shard.
 
     All nodes share this machine's cores, so that the time until eight workers are ready says nothing about a cluster.
-    Rows begun before that are taken off: as many as the seconds that the workers ready before had.
+    Rows begun before that are taken off: as many as the seconds that the workers ready before had. `efficiency` is of
+    the steady pace; `efficiency_to_the_end` counts the last blocks too, while which some workers have none left: a
+    cost per run, not per row.
     """
     import ray
     from ray.cluster_utils import Cluster
@@ -171,13 +173,15 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
         facts = run_generate(config, run, ENGINES)
         ready = [path.stat().st_mtime for path in Path(os.environ.pop("TRIVIAL_READY")).iterdir()]
         assert len(ready) == number
-        last = max(Path(path).stat().st_mtime for path in run.files("shards"))
+        shards = sorted((Path(path).stat().st_mtime, pq.read_metadata(path).num_rows) for path in run.files("shards"))
+        last = shards[-1][0]
         before = sum(max(ready) - at for at in ready) / seconds
         took = last - max(ready)
         found.append(
             {
                 "nodes": number, "rows": rows, "rows_before_all_were_ready": before,
-                "rows_per_s": (rows - before) / took, "seconds": took, "startup_seconds": max(ready) - begun,
+                "rows_per_s": (rows - before) / took, "steady_rows_per_s": steady_pace(shards),
+                "seconds": took, "startup_seconds": max(ready) - begun,
                 "busy_seconds": facts["rates"]["audio"]["busy_seconds"],
             }
         )  # fmt: skip
@@ -186,8 +190,17 @@ def measure_nodes(nodes: list[int], seconds: float, blocks_each: int, rows_per_b
         shutil.rmtree(folder)
         print(found[-1], flush=True)
     for row in found:
-        row["efficiency"] = row["rows_per_s"] / row["nodes"] / (found[0]["rows_per_s"] / found[0]["nodes"])
+        for name, pace in (("efficiency", "steady_rows_per_s"), ("efficiency_to_the_end", "rows_per_s")):
+            row[name] = row[pace] / row["nodes"] / (found[0][pace] / found[0]["nodes"])
     return found
+
+
+def steady_pace(shards: list[tuple[float, int]]) -> float:
+    """Rows/s: the slope of rows over time that fits the middle four fifths of the shards, given as (time, rows)."""
+    times, rows = np.array(shards, float).T
+    tenth = len(shards) // 10
+    middle = slice(tenth, len(shards) - tenth)
+    return float(np.polyfit(times[middle] - times[0], np.cumsum(rows)[middle], 1)[0])
 
 
 def measure_plan(rows: int, seconds: float) -> dict[str, float]:

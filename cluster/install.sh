@@ -4,12 +4,13 @@
 #
 #   cluster/install.sh main DIR [gpu|cpu]   this package, Ray, vLLM, transformers      (Python 3.11 or newer)
 #   cluster/install.sh audiocraft DIR       audiocraft 1.3 with the old torch it pins  (Python 3.11)
+#   cluster/install.sh laion_clap DIR       laion-clap 1.1 with an old numpy           (Python 3.11)
 #
 # DIR is the virtual environment to make; an existing one is brought up to date.
 set -euo pipefail
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -38,13 +39,13 @@ main-cpu)
     pip --no-deps -r "$root/requirements/cpu.lock"
     pip --no-deps --no-build-isolation "$root"
     ;;
-audiocraft-*)
+audiocraft-* | laion_clap-*)
     make_environment
-    pip --no-deps -r "$root/conceptcaps/locks/audiocraft.lock"
+    pip --no-deps -r "$root/conceptcaps/locks/$group.lock"
     pip --no-deps --no-build-isolation "$root"
     ;;
 *)
     usage
     ;;
 esac
-"$dir/bin/python" -m pip list --disable-pip-version-check 2>/dev/null | grep -iE '^(torch|ray|vllm|transformers|audiocraft|numpy) '
+"$dir/bin/python" -m pip list --disable-pip-version-check 2>/dev/null | grep -iE '^(torch|ray|vllm|transformers|audiocraft|laion[-_]clap|numpy) '

@@ -15,8 +15,17 @@ from packaging.requirements import Requirement
 
 from conceptcaps import assets, environments
 from conceptcaps.config import Config
+from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.errors import InputError, describe
-from conceptcaps.model_files import adapter_faults, is_local, local_adapter_faults, local_faults, weights_faults
+from conceptcaps.model_files import (
+    adapter_faults,
+    file_on_hub,
+    is_local,
+    local_adapter_faults,
+    local_faults,
+    weight_file_faults,
+    weights_faults,
+)
 from conceptcaps.rundir import RunDir
 
 Level = Literal["ok", "warning", "problem"]
@@ -173,7 +182,8 @@ def models(config: Config) -> Iterator[tuple[str, str, str | None]]:
         yield "captions.vllm.model", config.captions.vllm.model, config.captions.vllm.revision
     if config.audio.engine in ("musicgen", "audiocraft"):
         yield "audio.musicgen.model", config.audio.musicgen.model, config.audio.musicgen.revision
-    yield "alignment.model", config.alignment.model, config.alignment.revision
+    if config.alignment.engine == "clap":
+        yield "alignment.model", config.alignment.model, config.alignment.revision
 
 
 def check_models(config: Config) -> Iterator[Finding]:
@@ -186,9 +196,26 @@ def check_models(config: Config) -> Iterator[Finding]:
             yield _summed(what, local_faults(Path(model).expanduser()), "is whole", "Download it again")
         else:
             yield _hub(what, model, revision, weights_faults)
+    if config.alignment.engine == "laion_clap":
+        yield _weight_file(config.alignment)
     if config.captions.engine == "vllm" and config.captions.vllm.trust_remote_code:
         key = "captions.vllm.trust_remote_code"
         yield Finding(key, "warning", "the repository's own code will run", "Leave it out unless you have read it")
+
+
+def _weight_file(alignment: AlignmentConfig) -> Finding:
+    """The one file of weights that engine `laion_clap` reads."""
+    what, named = f"alignment.model {alignment.model}", file_on_hub(alignment.model)
+    path = Path(alignment.model).expanduser()
+    if named is None and (faults := list(weight_file_faults(path))):
+        return _summed(what, faults, "", "Check the path, or download it again")
+    if not alignment.model.endswith(".safetensors") and not alignment.laion_clap.allow_pickle:
+        mend = "Convert it to safetensors, or trust it: alignment.laion_clap.allow_pickle=true"
+        return Finding(what, "problem", "is pickled, and may run any code when it is loaded", mend)
+    if named is None:
+        return Finding(what, "ok", "is whole")
+    repository, file = named
+    return _hub(what, repository, alignment.revision, lambda names: [] if file in names else [f"has no file {file}"])
 
 
 def _packaged_faults(key: str) -> Iterator[str]:

@@ -41,8 +41,8 @@ class Synthesiser(Protocol):
 class Aligner(Protocol):
     """Audio and text to one space."""
 
-    def embed_audio(self, waveforms: Sequence[np.ndarray], sampling_rate: int) -> np.ndarray:
-        """float32 (num_clips, dim), unit length, from (channels, samples) waveforms."""
+    def embed_windows(self, waveforms: Sequence[np.ndarray], sampling_rate: int) -> list[np.ndarray]:
+        """For each (channels, samples) waveform float32 (num_windows, dim), unit length: a long clip has several."""
         ...
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:

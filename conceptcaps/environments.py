@@ -6,6 +6,7 @@ A pool whose `resources.python` names such an environment's interpreter runs its
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -26,8 +27,19 @@ def require(module: str, name: str, key: str) -> None:
     Raises:
         InputError: naming the command that builds the environment, and the key that points a pool to it.
     """
-    mend = f"Build its environment with `conceptcaps env build {name}` and set {key} to the interpreter that it prints"
-    import_or_mend(module, mend)
+    import_or_mend(module, _mend(name, key))
+
+
+def folder_of(module: str, name: str, key: str) -> Path:
+    """Where a package of environment `name` lies, without importing it.
+
+    Raises:
+        InputError: it is not there; as of `require`.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise InputError(f"package {module!r}", "is not installed in this interpreter", _mend(name, key))
+    return Path(spec.origin).parent
 
 
 def build(name: str, folder: Path) -> Path:
@@ -65,6 +77,10 @@ def fault(python: str) -> str:
     own = f"{sys.version_info.major}.{sys.version_info.minor} {importlib.metadata.version('ray')}"
     found = answer.stdout.strip()
     return "" if found == own else f"has Python and Ray {found}, and this one has {own}"
+
+
+def _mend(name: str, key: str) -> str:
+    return f"Build its environment with `conceptcaps env build {name}` and set {key} to the interpreter that it prints"
 
 
 def _run(words: list[str], name: str) -> str:

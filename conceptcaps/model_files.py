@@ -13,6 +13,20 @@ def is_local(model: str) -> bool:
     return model.startswith(("/", ".", "~")) or Path(model).is_dir()
 
 
+def file_on_hub(model: str) -> tuple[str, str] | None:
+    """Repository and file of 'owner/repository/path/of/file'; None of a path, or of a repository alone."""
+    parts = model.split("/", 2)
+    return (f"{parts[0]}/{parts[1]}", parts[2]) if len(parts) == 3 and not is_local(model) else None
+
+
+def weight_file_faults(path: Path) -> Iterator[str]:
+    """What is wrong with one file of weights."""
+    if not path.is_file():
+        yield "is no file"
+    elif path.suffix == ".safetensors" and (fault := safetensors_fault(path)):
+        yield fault
+
+
 def local_faults(folder: Path) -> Iterator[str]:
     """What is missing or broken in a folder of a transformers model."""
     if not folder.is_dir():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from conceptcaps import __version__
 from conceptcaps.config import Config
+from conceptcaps.model_files import file_on_hub
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def models(config: Config) -> list[dict[str, str]]:
         found.append(_entry("Audio", name, config.audio.musicgen.model, config.audio.musicgen.revision))
     else:
         found.append(_entry("Audio", config.audio.engine, EMBEDDED))
-    found.append(_entry("Alignment", "CLAP", config.alignment.model, config.alignment.revision))
+    name = "CLAP" if config.alignment.engine == "clap" else "CLAP (laion_clap)"
+    found.append(_entry("Alignment", name, config.alignment.model, config.alignment.revision))
     return found
 
 
@@ -53,9 +56,13 @@ def resolve(model: str, revision: str = "") -> str:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder_digest(folder)
-    if model.count("/") != 1 or " " in model:
+    if folder.is_file():
+        with folder.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    repository, *files = file_on_hub(model) or (model, "config.json", "adapter_config.json")
+    if repository.count("/") != 1 or " " in repository:
         return revision
-    return _cached_commit(model, revision) or _hub_commit(model, revision) or revision
+    return _cached_commit(repository, revision, files) or _hub_commit(repository, revision) or revision
 
 
 def folder_digest(folder: Path) -> str:
@@ -68,14 +75,14 @@ def folder_digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def _cached_commit(model: str, revision: str) -> str:
-    """The commit of the copy in the local cache, which the workers of one machine have loaded."""
+def _cached_commit(model: str, revision: str, files: Sequence[str]) -> str:
+    """The commit of the copy in the local cache of any of the files, which the workers of one machine have loaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    for name in ("config.json", "adapter_config.json"):
+    for name in files:
         path = try_to_load_from_cache(model, name, revision=revision or "main")
         if isinstance(path, str):
-            return Path(path).parent.name
+            return Path(path.removesuffix(name)).name
     return ""
 
 

@@ -101,6 +101,29 @@ def test_a_model_on_the_hub_is_listed(monkeypatch, names, level, message):
     assert message in finding.message
 
 
+@pytest.mark.parametrize(
+    ("model", "trusted", "level", "message"),
+    [
+        ("{}/clap.safetensors", False, "ok", "is whole"),
+        ("{}/clap.pt", False, "problem", "is pickled"),
+        ("{}/clap.pt", True, "ok", "is whole"),
+        ("{}/none.safetensors", False, "problem", "is no file"),
+        ("{}/broken.safetensors", False, "problem", "no safetensors file"),
+        ("some/clap/music.pt", True, "ok", "with all its files"),
+        ("some/clap/other.pt", True, "problem", "has no file other.pt"),
+    ],
+)
+def test_the_weights_of_laion_clap_are_looked_at(monkeypatch, tmp_path, model, trusted, level, message):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", listing("music.pt"))
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "clap.safetensors")
+    for name in ("clap.pt", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"anything")
+    settings = ["alignment.engine=laion_clap", f"alignment.model={model.format(tmp_path)}"]
+    settings.append(f"alignment.laion_clap.allow_pickle={trusted}")
+    (finding,) = doctor.check_models(load(None, settings))
+    assert (finding.level, message in finding.message) == (level, True), finding
+
+
 def test_an_unreachable_hub_says_so(monkeypatch, tmp_path):
     def unreachable(*_, **__):
         raise ConnectionError("no route to host")

@@ -32,6 +32,18 @@ def test_a_hub_model_is_known_by_the_commit_in_the_cache(tmp_path, monkeypatch):
     (repo / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert provenance.resolve("some/model") == commit
+    (repo / "snapshots" / commit / "weights").mkdir()
+    (repo / "snapshots" / commit / "weights" / "music.pt").write_bytes(b"0")
+    assert provenance.resolve("some/model/weights/music.pt") == commit
+
+
+def test_a_file_of_weights_is_known_by_its_content(tmp_path):
+    file = tmp_path / "music.safetensors"
+    file.write_bytes(b"0" * 10)
+    before = provenance.resolve(str(file))
+    file.write_bytes(b"1" * 10)
+    assert before.startswith("sha256:")
+    assert provenance.resolve(str(file)) != before
 
 
 def test_without_a_hub_the_revision_asked_for_stands(monkeypatch):

@@ -13,3 +13,7 @@ def make_aligner(config: AlignmentConfig) -> Aligner:
             from conceptcaps.alignment.clap import ClapAligner
 
             return ClapAligner(config)
+        case "laion_clap":
+            from conceptcaps.alignment.laion import LaionClapAligner
+
+            return LaionClapAligner(config)

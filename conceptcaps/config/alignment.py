@@ -20,11 +20,24 @@ class ThresholdConfig(Section):
     num_calibration: int = Field(64, description="Rows made first to draw mismatched pairs from", ge=4)
 
 
+class LaionClapConfig(Section):
+    """Engine `laion_clap`."""
+
+    tokenizer: str = Field("FacebookAI/roberta-base", description="Hub id or local folder of its tokenizer")
+    allow_pickle: bool = Field(False, description="Load pickled weights (.pt), which may run any code")
+
+
 class AlignmentConfig(Section):
     """Audio against caption (CLAP: Wu et al. 2023)."""
 
-    engine: Literal["clap"] = Field("clap", description="The aligner")
-    model: str = Field("embedded", description="'embedded', a hub id or a local path of a transformers ClapModel")
+    engine: Literal["clap", "laion_clap"] = Field(
+        "clap", description="The aligner; 'laion_clap' needs resources.python (`conceptcaps env build`)"
+    )
+    model: str = Field(
+        "embedded",
+        description="clap: 'embedded', a hub id or a local path of a transformers ClapModel; laion_clap: a file of "
+        "weights, as a path or as owner/repository/file",
+    )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub")
     verify_tags: bool = Field(
         False, description="Ask of every tag whether the audio carries it, against the others of its category"
@@ -34,4 +47,5 @@ class AlignmentConfig(Section):
     )
     min_margin: float = Field(0.0, description="Least margin of a verified tag, in standard deviations")
     threshold: ThresholdConfig = Field(ThresholdConfig(), description="Acceptance")
+    laion_clap: LaionClapConfig = Field(LaionClapConfig(), description="Engine laion_clap")
     resources: Resources = Field(Resources(), description="Scoring workers; each loads the model once")

@@ -18,7 +18,17 @@ STATISTICS = "statistics.json"
 ROWS = "rows.parquet"
 """Which row went where: id, split, group and subset, for audits and for the next run to keep to."""
 
-_OURS = ("seed", "pair_id", "sampling_rate", "duration", "clap_score", "attempt", "take", "verified_aspects")
+_OURS = (
+    "seed",
+    "pair_id",
+    "sampling_rate",
+    "duration",
+    "clap_score",
+    "clap_score_min",
+    "attempt",
+    "take",
+    "verified_aspects",
+)
 _TAGS = pa.list_(pa.string())
 
 

@@ -29,6 +29,7 @@ from conceptcaps.pipelines.artefacts import read_vocabulary
 from conceptcaps.pipelines.caption_retries import reject_near_duplicates
 from conceptcaps.pipelines.captions import build_caption_processor, caption_demand
 from conceptcaps.pipelines.guard import Watch
+from conceptcaps.pipelines.lead import keep_lead_short
 from conceptcaps.pipelines.publishing import Tally, follow, let_plans_drain, published
 from conceptcaps.pipelines.source import missing, read, read_blocks
 from conceptcaps.pipelines.steps import CAPTIONED, Align, Caption, Embed, Engines, Synthesise
@@ -96,6 +97,7 @@ def _make(
     if not left:
         return
     let_plans_drain()
+    keep_lead_short()
     watch = Watch(run, tally.run_id, attempt, run.token or uuid.uuid4().hex, config.ray.max_worker_deaths)
     rows = _begun(read(run, left), attempt)
     captioned = caption(rows, config, engines, watch) if attempts.wants_captions(run, attempt) else rows

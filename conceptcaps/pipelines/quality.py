@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from conceptcaps import schema, seeding, shards, signal
+from conceptcaps.alignment.windows import pooled
 from conceptcaps.config import Config
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.errors import InputError, describe
@@ -188,7 +189,8 @@ class EmbedFiles:
         try:
             waveform, rate = signal.decode(Path(path).read_bytes())
             cut = waveform[:, : max(1, round(self.seconds * rate))]
-            return {"path": path, "embedding": self.engine.embed_audio([cut], rate)[0].tolist(), "problem": None}
+            embedding = pooled(self.engine.embed_windows([cut], rate))[0]
+            return {"path": path, "embedding": embedding.tolist(), "problem": None}
         except (OSError, RuntimeError, ValueError) as error:
             return {"path": path, "embedding": None, "problem": describe(error)}
 

@@ -18,6 +18,7 @@ from conceptcaps import schema, seeding, signal
 from conceptcaps.alignment import make_aligner
 from conceptcaps.alignment.tags import TagReference, Verifier
 from conceptcaps.alignment.threshold import Threshold
+from conceptcaps.alignment.windows import pooled
 from conceptcaps.audio import make_synthesiser
 from conceptcaps.audio.checks import Measures, problem
 from conceptcaps.captions import make_captioner
@@ -200,23 +201,22 @@ class Embed(Step):
         self.engine = engines.aligner(config)
         super().__init__(watch, started)
 
-    def embed(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each row the (takes, dim) audio embeddings and the (dim,) text embedding."""
+    def embed(self, rows: list[Row]) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        """For each row the (num_windows, dim) audio embeddings of each take, and the (dim,) text embedding."""
         waveforms, rates = zip(*(signal.decode(take) for row in rows for take in row["takes"]), strict=True)
         return self._embed(rows, waveforms, rates[0])
 
     def _embed(
         self, rows: list[Row], waveforms: Sequence[np.ndarray], rate: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        audio = self.engine.embed_audio(waveforms, rate)
+    ) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        audio = iter(self.engine.embed_windows(waveforms, rate))
         text = self.engine.embed_text([row["caption"] for row in rows])
-        counts = np.cumsum([len(row["takes"]) for row in rows])[:-1]
-        return list(zip(np.split(audio, counts), text, strict=True))
+        return [([next(audio) for _ in row["takes"]], own) for row, own in zip(rows, text, strict=True)]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        for row, (audio, text) in self.answers(self.embed, pending(rows)):
-            row["audio_embedding"], row["text_embedding"] = audio[0].tolist(), text.tolist()
+        for row, (takes, text) in self.answers(self.embed, pending(rows)):
+            row["audio_embedding"], row["text_embedding"] = pooled(takes)[0].tolist(), text.tolist()
         return table_of(rows, EMBEDDED)
 
 
@@ -248,10 +248,10 @@ class Align(Embed):
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         for row, (takes, text, measures) in self.answers(self.hear, pending(rows)):
-            self._decide(row, takes, takes @ text, measures)
+            self._decide(row, takes, text, measures)
         return table_of(rows, DECIDED)
 
-    def hear(self, rows: list[Row]) -> list[tuple[np.ndarray, np.ndarray, list[Measures | None]]]:
+    def hear(self, rows: list[Row]) -> list[tuple[list[np.ndarray], np.ndarray, list[Measures | None]]]:
         """For each row the embeddings as of `embed`, and the measures of each take."""
         waveforms, rates = zip(*(signal.decode(take) for row in rows for take in row["takes"]), strict=True)
         wanted = self.audio.checks.enabled
@@ -259,7 +259,9 @@ class Align(Embed):
         heard = [[next(measures) for _ in row["takes"]] for row in rows]
         return [(*pair, own) for pair, own in zip(self._embed(rows, waveforms, rates[0]), heard, strict=True)]
 
-    def _decide(self, row: Row, takes: np.ndarray, scores: np.ndarray, measures: list[Measures | None]) -> None:
+    def _decide(self, row: Row, windows: list[np.ndarray], text: np.ndarray, measures: list[Measures | None]) -> None:
+        takes = pooled(windows)
+        scores = takes @ text
         if not np.isfinite(scores).all():
             fail(row, "alignment", ValueError("the score is not finite"), self.run_id)
             return
@@ -268,6 +270,7 @@ class Align(Embed):
         # A take that is not sound is kept only where none is.
         best = int(np.argmax(scores - np.array([1e3 if p else 0.0 for p in problems])))
         row["take"], row["clap_score"], row["audio_embedding"] = best, float(scores[best]), takes[best].tolist()
+        row["clap_score_min"] = float((windows[best] @ text).min())
         kept = measures[best]
         row["signal"] = kept.to_dict() if kept else None
         if self.verifier:

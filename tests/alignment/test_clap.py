@@ -7,47 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, processors
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, LlamaConfig, PreTrainedTokenizerFast
+from tiny_clap import RATE, TEXTS, tones, write_checkpoint
+from transformers import ClapFeatureExtractor, LlamaConfig
 
 from conceptcaps.alignment.clap import ClapAligner, load_checkpoint
 from conceptcaps.alignment.mel import MelFrontEnd
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.config.base import Resources
 from conceptcaps.errors import InputError
-
-RATE = 16_000
-SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
-TEXTS = ["a slow piano", "fast techno with a very long description of everything that one hears in it", "flute"]
-
-
-def write_checkpoint(folder: Path, fusion: bool) -> Path:
-    """A random ClapModel with real configs, tokenizer and feature extractor; one-second windows."""
-    torch.manual_seed(0)
-    num_mels = 64 if fusion else 32  # fusion's shrinking is written for 64
-    audio = {
-        "num_mel_bins": num_mels, "spec_size": 64, "patch_embeds_hidden_size": 16, "depths": [1, 1], "window_size": 4,
-        "num_attention_heads": [2, 2], "num_hidden_layers": 2, "hidden_size": 32, "projection_dim": 24,
-        "num_classes": 1, "enable_fusion": fusion, "fusion_type": "aff_2d" if fusion else None,
-    }  # fmt: skip
-    text = {
-        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
-        "max_position_embeddings": 66, "projection_dim": 24,
-    }  # fmt: skip
-    model = ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=24))
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point() and tensor.dim() > 1:
-            torch.nn.init.normal_(tensor, std=0.15)
-    model.save_pretrained(folder)
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(TEXTS, vocab_size=380, special_tokens=list(SPECIAL.values()), show_progress=False)
-    bpe.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe.to_str()), **SPECIAL).save_pretrained(folder)
-    ClapFeatureExtractor(
-        feature_size=num_mels, sampling_rate=RATE, hop_length=256, max_length_s=1, fft_window_size=512,
-        frequency_min=50, frequency_max=7_000, truncation="fusion" if fusion else "rand_trunc",
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +24,6 @@ def unfused(tmp_path_factory) -> Path:
 
 def aligner(folder: Path | str, batch_size: int = 4) -> ClapAligner:
     return ClapAligner(AlignmentConfig(model=str(folder), resources=Resources(batch_size=batch_size)))
-
-
-def tones(*seconds: float, rate: int = RATE) -> list[np.ndarray]:
-    rng = np.random.default_rng(1)
-    waves = []
-    for i, length in enumerate(seconds):
-        t = np.arange(int(length * rate)) / rate
-        wave = 0.4 * np.sin(2 * np.pi * 220 * (i + 1) * t) * np.exp(-(t % 0.3) * 8) + 0.01 * rng.standard_normal(t.size)
-        waves.append(wave.astype(np.float32)[None])
-    return waves
 
 
 @pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
@@ -142,6 +99,9 @@ def test_long_clip_is_the_mean_of_its_windows(unfused):
     parts = engine.embed_audio([wave[:, :RATE], wave[:, RATE:]], RATE)
     mean = parts.sum(0) / np.linalg.norm(parts.sum(0))
     np.testing.assert_allclose(engine.embed_audio([wave], RATE)[0], mean, atol=1e-5)
+    windows, short = engine.embed_windows([wave, wave[:, :RATE]], RATE)
+    np.testing.assert_allclose(windows, parts, atol=1e-5)
+    assert short.shape == (1, 24)
 
 
 def test_other_rates_and_stereo_are_brought_to_the_models(unfused):
@@ -162,7 +122,7 @@ def test_fused_checkpoint_hears_long_clips_in_one_pass(tmp_path):
 def test_texts_are_embedded_once(unfused, monkeypatch):
     engine = aligner(unfused)
     first = engine.embed_text([TEXTS[0], TEXTS[0], TEXTS[1]])
-    monkeypatch.setattr(engine, "_embed_texts", lambda texts: pytest.fail(f"embedded again: {texts}"))
+    monkeypatch.setattr(engine, "forward_texts", lambda texts: pytest.fail(f"embedded again: {texts}"))
     np.testing.assert_array_equal(engine.embed_text([TEXTS[1], TEXTS[0]]), first[[2, 0]])
 
 

@@ -35,7 +35,7 @@ class OneHot:
             [np.eye(len(VOCABULARY))[next(i for i, t in enumerate(VOCABULARY.tags) if t in x)] for x in texts]
         )
 
-    def embed_audio(self, waveforms, sampling_rate):
+    def embed_windows(self, waveforms, sampling_rate):
         raise AssertionError("texts only")
 
 

@@ -134,7 +134,7 @@ def test_install_refuses_what_it_does_not_know(tmp_path):
 
 
 def test_container_files_run_the_script_that_is_tested():
-    for group in ("main", "audiocraft"):
+    for group in ("main", "audiocraft", "laion_clap"):
         text = (CLUSTER / f"Containerfile.{group}").read_text()
         assert f"RUN cluster/install.sh {group} " in text
     assert "USER ray" in (CLUSTER / "Containerfile.main").read_text()
@@ -161,8 +161,9 @@ def test_shellcheck(script):
     [
         (["main", "cpu"], "import conceptcaps.cli, ray.data.llm, vllm"),
         (["audiocraft"], "import audiocraft.models, numpy; assert numpy.__version__ < '2'"),
+        (["laion_clap"], "import torchlibrosa, numpy, conceptcaps; assert numpy.__version__ < '2'"),
     ],
-    ids=["main", "audiocraft"],
+    ids=["main", "audiocraft", "laion_clap"],
 )
 def test_container_steps_make_an_environment_that_works(tmp_path, arguments, check):
     group, *device = arguments

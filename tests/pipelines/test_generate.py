@@ -47,6 +47,7 @@ def test_rejected_rows_say_why_and_accepted_ones_say_nothing(cluster, tmp_path):
     assert {r["reason"] for r in rows if r["status"] == schema.ACCEPTED} == {None}
     assert {r["reason"] for r in rows if r["status"] == schema.REJECTED} == {"alignment.below_threshold"}
     assert all((r["clap_score"] >= 0.5) == (r["status"] == schema.ACCEPTED) for r in rows)
+    assert all(r["clap_score_min"] == pytest.approx(r["clap_score"], abs=1e-6) for r in rows), "one window each"
     assert 0 < sum(r["status"] == schema.REJECTED for r in rows) < 40
 
 

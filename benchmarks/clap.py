@@ -1,0 +1,173 @@
+"""The embedded CLAP as a filter of procedural clips of real tag sets, and batched scoring against one by one.
+
+    python benchmarks/clap.py DISTILLED_CSV TAXONOMY_JSON [--clips 300]
+
+Real tag sets are captioned by the grammar and played by the procedural synthesiser. Printed and kept: how matched pairs
+stand against mismatched ones; for each tag with enough clips, how the margins of tag verification tell clips that carry
+it from clips that do not; what the signal checks and the calibrated threshold together reject of sound clips and of
+spoiled ones; and clips per second against transformers' extractor, tokenizer and model called clip by clip, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine
+from sklearn.metrics import roc_auc_score
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+from conceptcaps import signal
+from conceptcaps.alignment.clap import EMBEDDED, ClapAligner, load_checkpoint
+from conceptcaps.alignment.tags import embed_tags, margins, tag_scores
+from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
+from conceptcaps.assets.clap_quality import retrieval, separation
+from conceptcaps.audio.checks import Measures, problem
+from conceptcaps.audio.procedural import ProceduralSynthesiser
+from conceptcaps.captions.grammar import GrammarCaptioner
+from conceptcaps.captions.lora import read_pairs, row_tags
+from conceptcaps.config.alignment import AlignmentConfig
+from conceptcaps.config.audio import AudioConfig
+from conceptcaps.seeding import derive, generator
+from conceptcaps.vocabulary import Vocabulary
+
+RESULTS = Path(__file__).parent / "results" / "clap.json"
+ENOUGH = 10  # clips with a tag, and without, from which its separation is measured
+TEMPI = {"slow": ("slow tempo",), "fast": ("fast tempo", "uptempo", "upbeat")}
+CALIBRATION, TIMED = 64, 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("pairs", help="CSV with `caption` and `<category>_tags`")
+    parser.add_argument("taxonomy", type=Path, help="concepts_to_tags.json that the tags are from")
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    vocabulary = Vocabulary.from_json(arguments.taxonomy.read_bytes(), str(arguments.taxonomy))
+    sets = tag_sets(arguments, vocabulary)
+    audio = AudioConfig(duration=arguments.seconds)
+    synthesiser, aligner = ProceduralSynthesiser(audio), ClapAligner(AlignmentConfig())
+    seeds = [derive(arguments.seed, "row", i) for i in range(len(sets))]
+    waves = synthesiser({"seed": seeds, "aspect_list": sets})
+    captions = GrammarCaptioner()({"seed": seeds, "aspect_list": sets})
+    heard, text = aligner.embed_audio(waves, synthesiser.sampling_rate), aligner.embed_text(captions)
+    result: dict[str, Any] = {"machine": describe_machine(), "num_clips": len(sets), "seconds": arguments.seconds}
+    result["pairs"] = {"auc": separation(heard @ text.T)} | retrieval(heard @ text.T)
+    result["tags"] = verification(margins(
+        tag_scores(heard, embed_tags(aligner, vocabulary)), vocabulary.encode(sets), vocabulary
+    ), vocabulary.encode(sets), vocabulary)  # fmt: skip
+    result["filter"] = spoiled(aligner, synthesiser, audio, waves, heard, text, captions)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"packaged": EMBEDDED, "published sizes": write_htsat(Path(folder))}
+        few = waves[:TIMED], synthesiser.sampling_rate, captions[:TIMED]
+        result["speed"] = {name: speed(source, *few) for name, source in models.items()}
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def tag_sets(arguments: argparse.Namespace, vocabulary: Vocabulary) -> list[list[str]]:
+    """Distinct sets of known tags, in an order drawn by the seed."""
+    known = {tuple(tag for tag in row_tags(row) if tag in vocabulary.index) for row in read_pairs(arguments.pairs)}
+    several = sorted(tags for tags in known if len(tags) >= 3)
+    order = generator(arguments.seed, "clap").permutation(len(several))
+    return [list(several[i]) for i in order[: arguments.clips]]
+
+
+def verification(found: np.ndarray, rows: np.ndarray, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Area under the ROC curve of each tag's margin, by category, and of fast against slow."""
+    areas: dict[str, dict[str, float]] = {}
+    for tag, at in vocabulary.index.items():
+        heard = np.isfinite(found[:, at])
+        present = rows[heard, at] > 0
+        if min(present.sum(), (~present).sum()) >= ENOUGH:
+            category = areas.setdefault(vocabulary.category_of(tag), {})
+            category[tag] = float(roc_auc_score(present, found[heard, at]))
+    families = {name: [vocabulary.index[t] for t in tags if t in vocabulary.index] for name, tags in TEMPI.items()}
+    slow, fast = (rows[:, families[name]].any(1) for name in ("slow", "fast"))
+    either = slow ^ fast
+    difference = np.nanmax(found[:, families["fast"]], axis=1) - np.nanmax(found[:, families["slow"]], axis=1)
+    tempo = float(roc_auc_score(fast[either], difference[either]))
+    median = {category: float(np.median(list(own.values()))) for category, own in areas.items()}
+    return {"fast_against_slow": tempo, "median": median, "each": areas}
+
+
+def spoiled(
+    aligner: ClapAligner,
+    synthesiser: ProceduralSynthesiser,
+    audio: AudioConfig,
+    waves: list[np.ndarray],
+    heard: np.ndarray,
+    text: np.ndarray,
+    captions: list[str],
+) -> dict[str, float]:
+    """Share of clips rejected, sound ones and spoiled ones, with a threshold that the first clips calibrate."""
+    rate, rng = synthesiser.sampling_rate, np.random.default_rng(0)
+    quantile = AlignmentConfig().threshold.quantile
+    cut = calibrate(null_scores(heard[:CALIBRATION], text[:CALIBRATION], captions[:CALIBRATION]), quantile)
+    threshold = Threshold("null_quantile", cut)
+
+    def rejected(clips: list[np.ndarray], texts: np.ndarray) -> float:
+        scores = (aligner.embed_audio(clips, rate) * texts).sum(1)
+        unsound = [problem(Measures.of(c, rate), c.shape[1] / rate, audio.duration, audio.checks) for c in clips]
+        return float(np.mean([bool(p or threshold.decide(s)) for p, s in zip(unsound, scores, strict=True)]))
+
+    clips, texts = waves[CALIBRATION:], text[CALIBRATION:]
+    return {
+        "sound": rejected(clips, texts),
+        "silence": rejected([np.zeros_like(c) for c in clips], texts),
+        "noise": rejected([0.2 * rng.standard_normal(c.shape).astype(np.float32) for c in clips], texts),
+        "clipped": rejected([np.clip(c * 20, -1, 1) for c in clips], texts),
+        "swapped captions": rejected(clips, np.roll(texts, 1, axis=0)),
+    }
+
+
+def speed(source: Path, waves: list[np.ndarray], rate: int, captions: list[str]) -> dict[str, float]:
+    """Clips per second of a batch and of clip by clip, extraction and texts included; best of three turns each."""
+    aligner = ClapAligner(AlignmentConfig(model=str(source)))
+    model, tokenizer, extractor = load_checkpoint(str(source))
+    model.eval()
+    mono = [signal.resample(wave, rate, extractor.sampling_rate)[0] for wave in waves]
+
+    def one_by_one() -> None:
+        with torch.inference_mode():
+            for wave, caption in zip(mono, captions, strict=True):
+                model.get_audio_features(**extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+                model.get_text_features(**tokenizer(caption, return_tensors="pt"))
+
+    def batched() -> None:
+        aligner._texts.clear()
+        aligner.embed_audio([wave[None] for wave in mono], extractor.sampling_rate)
+        aligner.embed_text(captions)
+
+    best = {batched: 0.0, one_by_one: 0.0}
+    for _ in range(3):
+        for run in best:
+            begun = time.perf_counter()
+            run()
+            best[run] = max(best[run], len(waves) / (time.perf_counter() - begun))
+    return {
+        "batched_clips_per_s": best[batched],
+        "one_by_one_clips_per_s": best[one_by_one],
+        "ratio": best[batched] / best[one_by_one],
+    }
+
+
+def write_htsat(folder: Path) -> Path:
+    """A random checkpoint of the published sizes, with the packaged tokenizer."""
+    ClapModel(ClapConfig()).save_pretrained(folder)
+    load_checkpoint(str(EMBEDDED))[1].save_pretrained(folder)
+    ClapFeatureExtractor(frequency_min=50, frequency_max=14_000, truncation="rand_trunc").save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
