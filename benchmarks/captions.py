@@ -5,7 +5,7 @@ decodes the same prompts on the same checkpoint with the same sampling settings,
 count the tokens of the captions that came out. The fit's peer takes the same steps on the same batches without Ray,
 checkpoints or bookkeeping.
 
-    python benchmarks/captions.py [--rows 1024] [--fit-rows 128] [--only fit|captions|checks]
+    python benchmarks/captions.py [--rows 4096] [--batch 256] [--fit-rows 128] [--only fit|captions|checks]
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from conceptcaps.schema import reason_code
 from conceptcaps.seeding import derive, generator, row_identity
 
 RESULTS = Path(__file__).parent / "results" / "captions.json"
-BATCH, FIT_BATCH = 32, 16
+FIT_BATCH = 16
 
 
 def spec_rows(count: int) -> list[dict]:
@@ -87,9 +87,9 @@ def measure_checks(num_rows: int) -> dict[str, object]:
     }
 
 
-def serving() -> Config:
-    served = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": BATCH, "gpu_memory_utilization": 0.2}
-    captions = {"engine": "vllm", "vllm": served, "resources": {"num_cpus": 0.5, "batch_size": BATCH}}
+def serving(batch: int) -> Config:
+    served = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": batch, "gpu_memory_utilization": 0.2}
+    captions = {"engine": "vllm", "vllm": served, "resources": {"num_cpus": 0.5, "batch_size": batch}}
     return Config.model_validate({"captions": captions | {"checks": {"min_words": 1, "max_words": 500}}})
 
 
@@ -98,7 +98,7 @@ def count_tokens(captions: list[str]) -> int:
     return sum(len(ids) + 1 for ids in tokenizer(captions, add_special_tokens=False)["input_ids"])
 
 
-def measure_vllm(num_rows: int) -> dict[str, float]:
+def measure_vllm(num_rows: int, batch: int) -> dict[str, float]:
     """Tokens per second of the stage as it runs in a job, from its first quarter of the rows to its last."""
     import pyarrow as pa
     import ray.data
@@ -107,33 +107,33 @@ def measure_vllm(num_rows: int) -> dict[str, float]:
     from conceptcaps.pipelines.steps import CAPTIONED
 
     table = pa.Table.from_pylist(spec_rows(num_rows), schema=CAPTIONED)
-    rows = ray.data.from_arrow(table).repartition(max(4, num_rows // (2 * BATCH)))
+    rows = ray.data.from_arrow(table).repartition(max(4, num_rows // (2 * batch)))
     began = time.perf_counter()
     arrived: list[tuple[float, list[str]]] = []
-    for batch in build_caption_processor(serving())(rows).iter_batches(batch_size=None, batch_format="pyarrow"):
-        arrived.append((time.perf_counter() - began, [c or "" for c in batch["caption"].to_pylist()]))
+    for made in build_caption_processor(serving(batch))(rows).iter_batches(batch_size=None, batch_format="pyarrow"):
+        arrived.append((time.perf_counter() - began, [c or "" for c in made["caption"].to_pylist()]))
     first = next(i for i in range(len(arrived)) if sum(len(c) for _, c in arrived[: i + 1]) >= num_rows / 4)
     tokens = sum(count_tokens(captions) for _, captions in arrived[first + 1 :])
     seconds = arrived[-1][0] - arrived[first][0]
     return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens, "first_block_s": arrived[0][0]}
 
 
-def measure_generate(num_rows: int) -> dict[str, float]:
+def measure_generate(num_rows: int, batch: int) -> dict[str, float]:
     """Tokens per second of transformers on the same prompts."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
-    template, rows = PromptTemplate.load(None), spec_rows(BATCH + num_rows)
+    template, rows = PromptTemplate.load(None), spec_rows(batch + num_rows)
     captions: list[str] = []
     began = 0.0
-    for start in range(0, len(rows), BATCH):
-        if start == BATCH:  # the first batch warms up
+    for start in range(0, len(rows), batch):
+        if start == batch:  # the first batch warms up
             began, captions = time.perf_counter(), []
-        asked = [{"input_ids": prompt_ids(tokenizer, template.messages(r))} for r in rows[start : start + BATCH]]
-        batch = tokenizer.pad(asked, return_tensors="pt")
-        said = model.generate(**batch, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=160)
-        captions += tokenizer.batch_decode(said[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        asked = [{"input_ids": prompt_ids(tokenizer, template.messages(r))} for r in rows[start : start + batch]]
+        padded = tokenizer.pad(asked, return_tensors="pt")
+        said = model.generate(**padded, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=160)
+        captions += tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
     seconds, tokens = time.perf_counter() - began, count_tokens(captions)
     return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens}
 
@@ -215,7 +215,8 @@ def plain_loop(config: Config, examples: list[Example], pad: int, grouped: bool)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1024, help="rows to caption")
+    parser.add_argument("--rows", type=int, default=4096, help="rows to caption; a quarter of them for the checks")
+    parser.add_argument("--batch", type=int, default=256, help="requests decoded together, by either")
     parser.add_argument("--fit-rows", type=int, default=128, help="pairs to fit on")
     parser.add_argument("--only", choices=("fit", "captions", "checks"), help="one part; the others' results are kept")
     arguments = parser.parse_args()
@@ -226,11 +227,12 @@ def main() -> None:
     if "captions" in wanted or "checks" in wanted:
         connect(RayConfig(num_cpus=2, object_store_mb=300), quiet=True)
     if "captions" in wanted:
-        stage, peer = measure_vllm(arguments.rows), measure_generate(arguments.rows)
-        result["captions"] = {"machine": describe_machine(), "vllm_stage": stage, "generate": peer}
-        result["captions"]["ratio"] = stage["tokens_per_s"] / peer["tokens_per_s"]
+        stage, peer = (measure(arguments.rows, arguments.batch) for measure in (measure_vllm, measure_generate))
+        found = {"batch": arguments.batch, "vllm_stage": stage, "generate": peer}
+        found["ratio"] = stage["tokens_per_s"] / peer["tokens_per_s"]
+        result["captions"] = {"machine": describe_machine(), **found}
     if "checks" in wanted:
-        result["checks"] = {"machine": describe_machine(), **measure_checks(arguments.rows)}
+        result["checks"] = {"machine": describe_machine(), **measure_checks(arguments.rows // 4)}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -3,9 +3,10 @@
     python benchmarks/vae.py DISTILLED_CSV CONCEPTS_TO_TAGS_JSON [--parts per_step,to_bound,sampling] [--steps 400]
 
 `per_step`: both fits have the published model (latent 128, hidden 512), the same rows, batch 32 and number of optimiser
-steps. `to_bound`: both go on until the same held-out bound; the published settings there, the package's defaults here.
-CPU seconds of one thread, loader workers included. `sampling`: stage `specs` as a run has it, on a Ray of two CPUs:
-wall seconds and the most memory that this process and all of Ray hold, at a quarter of the rows and at all of them.
+steps; beside them the floor, the bare matrix products and Adam's update. `to_bound`: both go on until the same held-out
+bound; the published settings there, the package's defaults here. CPU seconds of one thread, loader workers included.
+`sampling`: stage `specs` as a run has it, on a Ray of two CPUs: wall seconds and the most memory that this process and
+all of Ray hold, at a quarter of the rows and at all of them.
 Parts that are not measured keep their figures in the result file.
 """
 
@@ -146,10 +147,35 @@ def per_step(train: Tensor, held: Tensor, epochs: int) -> dict[str, float]:
     config = PUBLISHED.model_copy(update={"epochs": epochs})
     fused_fit(train, held[:1], config.model_copy(update={"epochs": 1}))
     timings = {"fused": fused_fit(train, held[:1], config)}
+    timings["floor"] = floor(train.shape[1], config, timings["fused"][1])
     timings["lightning"] = lightning_fit(train, held, config, epochs, workers=0)
     timings["lightning, 2 loader workers"] = lightning_fit(train, held, config, epochs, workers=2)
     each = {name: 1000 * seconds / steps for name, (seconds, steps) in timings.items()}
     return {f"ms, {n}": ms for n, ms in each.items()} | {f"ratio, {n}": ms / each["fused"] for n, ms in each.items()}
+
+
+def floor(num_tags: int, config: VaeConfig, steps: int) -> tuple[float, int]:
+    """CPU seconds and number of steps of nothing but what a step must do: its matrix products and Adam's update."""
+    sizes = [(num_tags, config.hidden_dim), (config.hidden_dim, 2 * config.latent_dim)]
+    sizes += [(config.latent_dim, config.hidden_dim), (config.hidden_dim, num_tags)]
+    weights = [torch.zeros(size, requires_grad=True) for size in sizes]
+    inputs = [torch.zeros(config.batch_size, size[0]) for size in sizes]
+    outputs = [torch.zeros(config.batch_size, size[1]) for size in sizes]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    adam = torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
+
+    @torch.no_grad()
+    def work() -> None:
+        for _ in range(steps):
+            for i, weight in enumerate(weights):
+                torch.mm(inputs[i], weight, out=outputs[i])
+                torch.mm(inputs[i].T, outputs[i], out=weight.grad)
+                if i:  # nothing asks for the gradient of the tags
+                    torch.mm(outputs[i], weight.T, out=inputs[i])
+            adam.step()
+
+    return cpu_seconds(work), steps
 
 
 def to_bound(train: Tensor, held: Tensor) -> dict[str, float]:

@@ -22,6 +22,8 @@ def test_row_identity_depends_on_run_seed_and_index_only():
     assert [i for i, _ in ids] == sorted(i for i, _ in ids)
     assert all(0 <= seed < 2**63 for _, seed in ids)
     assert seeding.row_identity(8, 0) != ids[0]
+    assert list(seeding.row_identities(7, 400, 600)) == ids[400:600]
+    assert ids[5][1] == seeding.derive(7, "row", 5)
 
 
 def test_derived_generators_are_independent_and_leave_global_state_alone():

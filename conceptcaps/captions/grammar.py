@@ -116,12 +116,16 @@ def describe_tags(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def say_tag(tag: str, category: str, rng: np.random.Generator) -> str:
-    """One sentence that says one tag, to go behind a caption that does not."""
-    if category == "genre" and not is_absence(tag):
-        return f"{_say(_GENRE_ALONE, [tag], rng)}."
-    parts = {"mood": _mood, "instrument": _instruments, "tempo": _tempo}.get(category)
-    return f"{parts([tag], rng)[0] if parts else _say(_LEFT_OVER, [tag], rng)}."
+def say_tags(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
+    """Sentences that say every tag, to go behind a caption that does not; arguments as of `describe_tags`."""
+    genres, absent = _split_absent(tags.get("genre", []))
+    sentences = [_say(_GENRE_ALONE, genres, rng)] if genres else []
+    sentences += _absences(absent, rng)
+    sentences += [*_mood(tags.get("mood", []), rng), *_instruments(tags.get("instrument", []), rng)]
+    sentences += _tempo(tags.get("tempo", []), rng)
+    if other := tags.get("other"):
+        sentences.append(_say(_LEFT_OVER, other, rng))
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def is_absence(tag: str) -> bool:

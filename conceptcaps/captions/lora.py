@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conceptcaps.captions.checks import is_said
+from conceptcaps.captions.grammar import say_tags
 from conceptcaps.captions.prompts import PromptTemplate, dialogue_ids
 from conceptcaps.config.lora import LoraConfig
 from conceptcaps.errors import InputError
 from conceptcaps.extras import require
+from conceptcaps.seeding import generator
 from conceptcaps.vocabulary import CATEGORIES, aspects_column
 
 Row = dict[str, Any]
@@ -98,18 +100,35 @@ def row_tags(row: Row) -> list[str]:
     return [tag for c in CATEGORIES for tag in row.get(aspects_column(c)) or ()]
 
 
-def with_said_tags(rows: Iterable[Row]) -> list[Row]:
+def without_unsaid_tags(rows: Iterable[Row]) -> list[Row]:
     """The pairs with the tags that their captions say; pairs that say none are left out.
 
     A model fitted on them learns that what it is asked for is said: human captions leave out many of their tags.
     """
     found = []
     for row in rows:
-        said = {aspects_column(c): [t for t in row.get(aspects_column(c)) or () if is_said(row["caption"], t)]
-                for c in CATEGORIES}  # fmt: skip
+        said = {aspects_column(c): tags for c, tags in _tags_by_saying(row, said=True).items()}
         if any(said.values()):
             found.append(row | said | {"aspect_list": [tag for tags in said.values() for tag in tags]})
     return found
+
+
+def with_unsaid_tags_said(rows: Iterable[Row], seed: int) -> list[Row]:
+    """The pairs with sentences behind their captions that say the tags which these leave out."""
+    found = []
+    for i, row in enumerate(rows):
+        unsaid = _tags_by_saying(row, said=False)
+        if any(unsaid.values()):
+            caption = row["caption"].rstrip()
+            caption += "" if caption.endswith((".", "!", "?")) else "."
+            row = row | {"caption": f"{caption} {say_tags(unsaid, generator(seed, 'lora', 'unsaid', i))}"}
+        found.append(row)
+    return found
+
+
+def _tags_by_saying(row: Row, said: bool) -> dict[str, list[str]]:
+    """category -> the tags that the caption says, or those that it does not."""
+    return {c: [t for t in row.get(aspects_column(c)) or () if is_said(row["caption"], t) == said] for c in CATEGORIES}
 
 
 def encode_pairs(

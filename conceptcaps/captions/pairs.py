@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conceptcaps.captions.grammar import say_tag
+from conceptcaps.captions.grammar import say_tags
 from conceptcaps.pairs import added_tag
 from conceptcaps.seeding import generator
 from conceptcaps.vocabulary import CATEGORIES, aspects_column
@@ -16,4 +16,4 @@ def complete(caption: str, row: dict[str, Any]) -> str:
     if tag is None:
         return caption
     category = next((c for c in CATEGORIES if tag in (row.get(aspects_column(c)) or [])), "other")
-    return f"{caption} {say_tag(tag, category, generator(int(row['seed']), 'caption', 'pair'))}"
+    return f"{caption} {say_tags({category: [tag]}, generator(int(row['seed']), 'caption', 'pair'))}"

@@ -32,7 +32,8 @@ from conceptcaps.captions.lora import (
     save_merged,
     set_adapter_state,
     trainable,
-    with_said_tags,
+    with_unsaid_tags_said,
+    without_unsaid_tags,
 )
 from conceptcaps.captions.prompts import PromptTemplate
 from conceptcaps.captions.vllm import load_tokenizer, model_source
@@ -232,8 +233,11 @@ def train_on_ray(
     Returns:
         `history`, `steps`, `base_loss`, `best_loss` (nats per answer token), `counts`.
     """
-    if config.said_tags_only:
-        train, validation = with_said_tags(train), with_said_tags(validation)
+    # Held-out pairs stay as people wrote them, so that fits can be compared.
+    if config.unsaid_tags == "drop":
+        train = without_unsaid_tags(train)
+    elif config.unsaid_tags == "say":
+        train = with_unsaid_tags_said(train, seed)
     settings = {
         "train": train,
         "validation": validation,

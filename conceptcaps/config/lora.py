@@ -15,8 +15,10 @@ class LoraConfig(Section):
     data: str | None = Field(
         None, description="CSV or Parquet with `caption` and the tags of each category; null: the run's annotated rows"
     )
-    said_tags_only: bool = Field(
-        False, description="Ask in each pair for the tags that its caption says, so that the model learns to say all"
+    unsaid_tags: Literal["keep", "drop", "say"] = Field(
+        "keep",
+        description="Tags that a pair's caption leaves out; keep: the model learns to leave some out; drop: they "
+        "are not asked for; say: sentences behind the caption say them",
     )
     r: int = Field(16, description="Rank of the update", ge=1)
     alpha: int = Field(32, description="Scale of the update: alpha / r", ge=1)

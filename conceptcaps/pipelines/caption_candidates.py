@@ -45,6 +45,10 @@ class CandidateEngine(vLLMEngineStageUDF):
 
     async def _ask(self, rows: list[Row], turn: int) -> list[list[Row]]:
         """All candidates of all rows at once, so that the engine decodes them together."""
+        from vllm.sampling_params import RequestOutputKind
+
+        # Nobody reads a caption while it is being written; by default vLLM sends what there is of it at every step.
+        whole = {"output_kind": RequestOutputKind.FINAL_ONLY}
         requests: list[Row] = []
         number = self.captions.candidates
         for row in rows:
@@ -55,7 +59,7 @@ class CandidateEngine(vLLMEngineStageUDF):
                 )
                 at = {self.IDX_IN_BATCH_COLUMN: len(requests)}
                 # The engine takes fields out of the rows that it is given.
-                requests.append({**row, "sampling_params": settings, **at})
+                requests.append({**row, "sampling_params": settings | whole, **at})
         replies: list[Row] = [{}] * len(requests)
         async for reply in super().udf(requests):
             replies[reply[self.IDX_IN_BATCH_COLUMN]] = reply

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from conceptcaps import pairs, schema
-from conceptcaps.seeding import derive, row_identity
+from conceptcaps.seeding import derive, row_identities
 from conceptcaps.vocabulary import CATEGORIES, Vocabulary, aspects_column
 
 
 def specs_table(matrix: np.ndarray, vocabulary: Vocabulary, run_seed: int, begin: int) -> pa.Table:
     """A table in `schema.SPECS` of multi-hot rows whose indices start at `begin`."""
-    ids, seeds = zip(*(row_identity(run_seed, begin + i) for i in range(len(matrix))), strict=True)
+    ids, seeds = zip(*row_identities(run_seed, begin, begin + len(matrix)), strict=True)
     return _table_of_sets(matrix, vocabulary, ids, seeds, [None] * len(matrix))
 
 

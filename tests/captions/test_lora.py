@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from conceptcaps.captions import lora
+from conceptcaps.captions.checks import is_said
 from conceptcaps.captions.prompts import PromptTemplate, prompt_ids
 from conceptcaps.captions.train import fit, learning_rate, mean_loss, start, train_on_ray
 from conceptcaps.captions.vllm import EMBEDDED, adapter_rank, load_tokenizer
@@ -70,9 +71,29 @@ def test_pairs_can_ask_for_what_their_captions_say():
         {"genre_aspects": ["rock"], "mood_aspects": ["sad", "calm"], "caption": "A calm rock song."},
         {"genre_aspects": ["pop"], "tempo_aspects": None, "caption": "Nothing of that."},
     ]
-    (kept,) = lora.with_said_tags(rows)
+    (kept,) = lora.without_unsaid_tags(rows)
     assert (kept["genre_aspects"], kept["mood_aspects"], kept["tempo_aspects"]) == (["rock"], ["calm"], [])
     assert kept["aspect_list"] == lora.row_tags(kept) == ["rock", "calm"]
+
+
+def test_pairs_can_say_what_their_captions_leave_out():
+    rows = [
+        {
+            "genre_aspects": ["rock"],
+            "mood_aspects": ["sad", "calm"],
+            "tempo_aspects": ["slow tempo"],
+            "caption": "Calm rock",
+        },
+        {"genre_aspects": ["pop"], "tempo_aspects": None, "caption": "A pop song."},
+    ]
+    first, second = lora.with_unsaid_tags_said(rows, 0)
+    assert first["caption"].startswith("Calm rock. ")
+    assert "sad" in first["caption"]
+    assert first["caption"].count("rock") == 1
+    assert is_said(first["caption"], "slow tempo")
+    assert second == rows[1]
+    assert lora.with_unsaid_tags_said(rows, 0) == [first, second]
+    assert rows[0]["caption"] == "Calm rock"
 
 
 def test_answers_cut_and_lost_are_counted(tokenizer):
