@@ -2,8 +2,8 @@
 
 The vLLM stage is timed as it runs in the job, through ray.data.llm, once a quarter of the rows is through. Its peer
 decodes the same prompts on the same checkpoint with the same sampling settings, in batches of the same size, and both
-count the tokens of the captions that came out. The fit's peer takes the same steps on the same batches without Ray,
-checkpoints or bookkeeping.
+count the tokens of the captions that came out; so does the bare engine without Ray, which the stage can equal at best.
+The fit's peer takes the same steps on the same batches without Ray, checkpoints or bookkeeping.
 
     python benchmarks/captions.py [--rows 4096] [--batch 256] [--fit-rows 128] [--only fit|captions|checks]
 """
@@ -11,7 +11,9 @@ checkpoints or bookkeeping.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -38,7 +40,7 @@ from conceptcaps.captions.lora import (
 )
 from conceptcaps.captions.prompts import PromptTemplate, prompt_ids
 from conceptcaps.captions.train import train_on_ray
-from conceptcaps.captions.vllm import EMBEDDED, load_tokenizer
+from conceptcaps.captions.vllm import CPU_ENVIRONMENT, EMBEDDED, engine_kwargs, load_tokenizer, sampling
 from conceptcaps.config import Config, load
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.rundir import RunDir
@@ -116,6 +118,38 @@ def measure_vllm(num_rows: int, batch: int) -> dict[str, float]:
     tokens = sum(count_tokens(captions) for _, captions in arrived[first + 1 :])
     seconds = arrived[-1][0] - arrived[first][0]
     return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens, "first_block_s": arrived[0][0]}
+
+
+def measure_engine(num_rows: int, batch: int) -> dict[str, float]:
+    """Tokens per second of the bare vLLM engine, given all requests at once: what the stage can at best reach."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.inputs import TokensPrompt
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    captions = serving(batch).captions
+    tokenizer, template = load_tokenizer(EMBEDDED), PromptTemplate.load(None)
+    rows = spec_rows(batch + num_rows)
+    prompts = [TokensPrompt(prompt_token_ids=prompt_ids(tokenizer, template.messages(row))) for row in rows]
+    settings = [sampling(captions, row["seed"], 0) | {"output_kind": RequestOutputKind.FINAL_ONLY} for row in rows]
+
+    async def one(engine: AsyncLLM, i: int) -> int:
+        async for reply in engine.generate(prompts[i], SamplingParams(**settings[i]), request_id=str(i)):
+            tokens = len(reply.outputs[0].token_ids)
+        return tokens
+
+    async def all_of_them() -> dict[str, float]:
+        arguments = engine_kwargs(captions.vllm, "cpu")
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(EMBEDDED), **arguments))
+        await asyncio.gather(*(one(engine, i) for i in range(batch)))  # warms up
+        began = time.perf_counter()
+        tokens = sum(await asyncio.gather(*(one(engine, i) for i in range(batch, len(rows)))))
+        seconds = time.perf_counter() - began
+        engine.shutdown()
+        return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens}
+
+    os.environ.update(CPU_ENVIRONMENT)
+    return asyncio.run(all_of_them())
 
 
 def measure_generate(num_rows: int, batch: int) -> dict[str, float]:
@@ -227,9 +261,11 @@ def main() -> None:
     if "captions" in wanted or "checks" in wanted:
         connect(RayConfig(num_cpus=2, object_store_mb=300), quiet=True)
     if "captions" in wanted:
-        stage, peer = (measure(arguments.rows, arguments.batch) for measure in (measure_vllm, measure_generate))
-        found = {"batch": arguments.batch, "vllm_stage": stage, "generate": peer}
-        found["ratio"] = stage["tokens_per_s"] / peer["tokens_per_s"]
+        ways = {"vllm_stage": measure_vllm, "vllm_engine": measure_engine, "generate": measure_generate}
+        found = {name: measure(arguments.rows, arguments.batch) for name, measure in ways.items()}
+        for name in ("generate", "vllm_engine"):
+            found[f"over_{name}"] = found["vllm_stage"]["tokens_per_s"] / found[name]["tokens_per_s"]
+        found["batch"] = arguments.batch
         result["captions"] = {"machine": describe_machine(), **found}
     if "checks" in wanted:
         result["checks"] = {"machine": describe_machine(), **measure_checks(arguments.rows // 4)}

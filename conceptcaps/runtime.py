@@ -16,6 +16,7 @@ from ray.train import ScalingConfig
 from conceptcaps.config.base import Resources
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.errors import InputError
+from conceptcaps.node_watch import end_with_node
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
             raise InputError(
                 f"key 'ray.address' ({address})", f"no cluster answers ({error})", "Start one, or set it to null"
             ) from error
+        end_with_node()
     _quieten(quiet)
 
 

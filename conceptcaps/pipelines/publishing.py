@@ -23,7 +23,6 @@ from ray.data._internal.execution.operators.input_data_buffer import InputDataBu
 from conceptcaps import schema, shards
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.drain import STATE, Drained
-from conceptcaps.pipelines.node_watch import ending_with_its_node
 from conceptcaps.pipelines.steps import STAGES, Synthesise
 from conceptcaps.pipelines.telemetry import rows_total
 from conceptcaps.rundir import RunDir, code_version
@@ -166,7 +165,7 @@ def follow(published: Dataset, tally: Tally) -> None:
         Drained: on SIGTERM, once rows under way are written.
         InputError: more rows have failed than the config allows; bad input that a worker met.
     """
-    with ending_with_its_node(), _plan_that_drains(), closing(_tables(published)) as tables:
+    with _plan_that_drains(), closing(_tables(published)) as tables:
         tally.begin_plan()
         try:
             for table in tables:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
 import ray
 
@@ -16,22 +15,23 @@ _SECONDS = 5.0
 _LOOKS = 2  # in a row that must find the node dead
 
 
-@contextmanager
-def ending_with_its_node() -> Iterator[None]:
-    """Inside, this process ends with exit code 1 when its node is dead: the next start makes what is left."""
-    node, over = ray.get_runtime_context().get_node_id(), threading.Event()
-    threading.Thread(target=_watch, args=(node, over), name="node watch", daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
+def end_with_node() -> None:
+    """Watch this process's node for as long as it is joined: when it is dead, the process ends with exit code 1.
+
+    What is written is whole, and the next start makes what is left.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    threading.Thread(target=_watch, args=(node,), name="node watch", daemon=True).start()
 
 
-def _watch(node: str, over: threading.Event) -> None:
+def _watch(node: str) -> None:
     dead = 0
-    while not over.wait(_SECONDS):
+    while True:
+        time.sleep(_SECONDS)
+        if not ray.is_initialized() or ray.get_runtime_context().get_node_id() != node:
+            return  # left, or another cluster joined
         dead = 0 if _is_alive(node) else dead + 1
-        if dead >= _LOOKS and not over.is_set():
+        if dead >= _LOOKS and ray.is_initialized():
             logger.critical("the Ray node of this job has died; what is written is whole: start it again to go on")
             os._exit(1)
 
