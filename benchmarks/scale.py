@@ -95,15 +95,22 @@ def _private(process: psutil.Process) -> float:
     return (info.rss - info.shared) / 2**20
 
 
-def pace(times: np.ndarray, rows_per_shard: int) -> dict[str, float]:
-    """Rows/s over each tenth of a run, from the seconds at which its shards were published."""
+def pace(times: np.ndarray, rows_per_shard: int) -> dict[str, object]:
+    """Rows/s over each tenth of a run, from the seconds at which its shards were published; the first in tenths too."""
+    rates = rates_by_tenth(times, rows_per_shard)
+    found: dict[str, object] = {"by_tenth": rates, "last_over_first": rates[-1] / rates[0]}
+    first = np.sort(times)[: len(times) // 10]
+    return found | ({"within_the_first": rates_by_tenth(first, rows_per_shard)} if len(first) >= 20 else {})
+
+
+def rates_by_tenth(times: np.ndarray, rows_per_shard: int) -> list[float]:
     tenths = [part for part in np.array_split(np.sort(times), 10) if len(part)]
     ends = [float(part[-1]) for part in tenths]
     begins = [float(tenths[0][0]), *ends[:-1]]
     # The first shard marks the start of the clock, so it is not counted.
     counts = [len(tenths[0]) - 1, *(len(part) for part in tenths[1:])]
     rates = [n * rows_per_shard / max(e - b, 1e-9) for n, b, e in zip(counts, begins, ends, strict=True)]
-    return {"by_tenth": [round(r, 1) for r in rates], "last_over_first": rates[-1] / rates[0]}
+    return [round(rate, 1) for rate in rates]
 
 
 def measure_rows(num_rows: int, folder: Path) -> dict[str, object]:
