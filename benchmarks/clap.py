@@ -62,9 +62,9 @@ def main() -> None:
     heard, text = aligner.embed_audio(waves, synthesiser.sampling_rate), aligner.embed_text(captions)
     result: dict[str, Any] = {"machine": describe_machine(), "num_clips": len(sets), "seconds": arguments.seconds}
     result["pairs"] = {"auc": separation(heard @ text.T)} | retrieval(heard @ text.T)
-    result["tags"] = verification(margins(
-        tag_scores(heard, embed_tags(aligner, vocabulary)), vocabulary.encode(sets), vocabulary
-    ), vocabulary.encode(sets), vocabulary)  # fmt: skip
+    rows = vocabulary.encode(sets)
+    found = margins(tag_scores(heard, embed_tags(aligner, vocabulary)), rows, vocabulary)
+    result["tags"] = verification(found, rows, vocabulary)
     result["filter"] = spoiled(aligner, synthesiser, audio, waves, heard, text, captions)
     with tempfile.TemporaryDirectory() as folder:
         models = {"packaged": EMBEDDED, "published sizes": write_htsat(Path(folder))}

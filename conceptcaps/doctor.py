@@ -23,6 +23,7 @@ from conceptcaps.model_files import (
     is_local,
     local_adapter_faults,
     local_faults,
+    tokenizer_faults,
     weight_file_faults,
     weights_faults,
 )
@@ -198,6 +199,7 @@ def check_models(config: Config) -> Iterator[Finding]:
             yield _hub(what, model, revision, weights_faults)
     if config.alignment.engine == "laion_clap":
         yield _weight_file(config.alignment)
+        yield _tokenizer(config.alignment.laion_clap.tokenizer)
     if config.captions.engine == "vllm" and config.captions.vllm.trust_remote_code:
         key = "captions.vllm.trust_remote_code"
         yield Finding(key, "warning", "the repository's own code will run", "Leave it out unless you have read it")
@@ -216,6 +218,15 @@ def _weight_file(alignment: AlignmentConfig) -> Finding:
         return Finding(what, "ok", "is whole")
     repository, file = named
     return _hub(what, repository, alignment.revision, lambda names: [] if file in names else [f"has no file {file}"])
+
+
+def _tokenizer(model: str) -> Finding:
+    """The tokenizer of engine `laion_clap`, which its weights do not bring."""
+    what, folder = f"alignment.laion_clap.tokenizer {model}", Path(model).expanduser()
+    if not is_local(model):
+        return _hub(what, model, None, tokenizer_faults)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return _summed(what, tokenizer_faults(names), "is whole", "Give the folder of one, or a hub id")
 
 
 def _packaged_faults(key: str) -> Iterator[str]:

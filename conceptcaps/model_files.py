@@ -55,9 +55,13 @@ def _file_faults(names: set[str]) -> Iterator[str]:
     """What a listing lacks of a transformers model."""
     if "config.json" not in names:
         yield "config.json is missing"
+    yield from tokenizer_faults(names)
+    yield from weights_faults(names, with_config=False)
+
+
+def tokenizer_faults(names: set[str]) -> Iterator[str]:
     if not names & {"tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model", "tokenizer.model"}:
         yield "has no tokenizer"
-    yield from weights_faults(names, with_config=False)
 
 
 def weights_faults(names: set[str], with_config: bool = True) -> Iterator[str]:

@@ -50,7 +50,8 @@ class Demand:
 def connect(config: RayConfig, quiet: bool = False) -> None:
     """Join the cluster that the config names, or start one in this process; no effect where one is joined already.
 
-    Inside `ray job submit` the job's own cluster is joined whatever the config says.
+    Inside `ray job submit` the job's own cluster is joined whatever the config says. From here on this process ends
+    when its Ray node dies.
 
     Raises:
         InputError: the cluster cannot be reached.
@@ -74,7 +75,7 @@ def connect(config: RayConfig, quiet: bool = False) -> None:
             raise InputError(
                 f"key 'ray.address' ({address})", f"no cluster answers ({error})", "Start one, or set it to null"
             ) from error
-        end_with_node()
+    end_with_node()
     _quieten(quiet)
 
 

@@ -34,7 +34,7 @@ def row_identity(run_seed: int, index: int) -> tuple[str, int]:
 
 
 def row_identities(run_seed: int, begin: int, end: int) -> Iterator[tuple[str, int]]:
-    """`row_identity` of the rows [begin, end), many times faster than one by one."""
+    """`row_identity` of the rows [begin, end): what they share is hashed once."""
     shared = _digest(run_seed, "row", "")
     for index in range(begin, end):
         own = shared.copy()

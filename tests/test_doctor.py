@@ -114,14 +114,17 @@ def test_a_model_on_the_hub_is_listed(monkeypatch, names, level, message):
     ],
 )
 def test_the_weights_of_laion_clap_are_looked_at(monkeypatch, tmp_path, model, trusted, level, message):
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", listing("music.pt"))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", listing("music.pt", "tokenizer.json"))
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "clap.safetensors")
     for name in ("clap.pt", "broken.safetensors"):
         (tmp_path / name).write_bytes(b"anything")
     settings = ["alignment.engine=laion_clap", f"alignment.model={model.format(tmp_path)}"]
     settings.append(f"alignment.laion_clap.allow_pickle={trusted}")
-    (finding,) = doctor.check_models(load(None, settings))
+    finding, tokenizer = doctor.check_models(load(None, settings))
     assert (finding.level, message in finding.message) == (level, True), finding
+    assert tokenizer.level == "ok"
+    _, tokenizer = doctor.check_models(load(None, [*settings, f"alignment.laion_clap.tokenizer={tmp_path}"]))
+    assert (tokenizer.level, tokenizer.message) == ("problem", "has no tokenizer")
 
 
 def test_an_unreachable_hub_says_so(monkeypatch, tmp_path):

@@ -48,7 +48,7 @@ class ClapAligner(WindowedAligner):
     def forward_windows(self, windows: list[np.ndarray]) -> np.ndarray:
         features, is_longer = self.front_end.features(windows)
         output = self.model.get_audio_features(input_features=features, is_longer=is_longer)
-        return _pooled(output).float().cpu().numpy()
+        return _projected(output).float().cpu().numpy()
 
     @torch.inference_mode()
     def forward_texts(self, texts: list[str]) -> np.ndarray:
@@ -56,7 +56,7 @@ class ClapAligner(WindowedAligner):
             texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self.device)
         output = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return _pooled(output).float().cpu().numpy()
+        return _projected(output).float().cpu().numpy()
 
 
 def load_checkpoint(source: str, revision: str = "main") -> tuple[ClapModel, Any, ClapFeatureExtractor]:
@@ -90,7 +90,7 @@ def load_checkpoint(source: str, revision: str = "main") -> tuple[ClapModel, Any
     return model, tokenizer, extractor
 
 
-def _pooled(output: Any) -> torch.Tensor:
+def _projected(output: Any) -> torch.Tensor:
     """The projected embedding; releases of transformers before 5 return it bare."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 

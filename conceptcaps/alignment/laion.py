@@ -105,10 +105,10 @@ def load_weights(config: AlignmentConfig) -> dict[str, Tensor]:
         mend = "Convert it to safetensors, or trust it: alignment.laion_clap.allow_pickle=true"
         raise InputError(_KEY, f"{path.name} is pickled, and may run any code when it is loaded", mend)
     try:
-        found = load(path)
+        loaded = load(path)
+        found = loaded.get("state_dict", loaded)
     except Exception as error:  # an unpickler raises whatever the file makes it raise
         raise InputError(_KEY, f"{path} cannot be read ({describe(error, 200)})", "Download it again") from error
-    found = found.get("state_dict", found)
     return {name.removeprefix("module."): tensor for name, tensor in found.items() if "position_ids" not in name}
 
 

@@ -103,8 +103,7 @@ def describe_tags(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
         rng: chooses wordings and the order of sentences.
     """
     opening = _opening(tags.get("genre", []), rng)
-    parts = [*_mood(tags.get("mood", []), rng), *_instruments(tags.get("instrument", []), rng)]
-    parts += _tempo(tags.get("tempo", []), rng)
+    parts = _beside_genre(tags, rng)
     order = rng.permutation(len(parts))
     sentences = [opening, *(parts[i] for i in order)]
     if other := tags.get("other"):
@@ -120,12 +119,18 @@ def say_tags(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
     """Sentences that say every tag, to go behind a caption that does not; arguments as of `describe_tags`."""
     genres, absent = _split_absent(tags.get("genre", []))
     sentences = [_say(_GENRE_ALONE, genres, rng)] if genres else []
-    sentences += _absences(absent, rng)
-    sentences += [*_mood(tags.get("mood", []), rng), *_instruments(tags.get("instrument", []), rng)]
-    sentences += _tempo(tags.get("tempo", []), rng)
+    sentences += [*_absences(absent, rng), *_beside_genre(tags, rng)]
     if other := tags.get("other"):
         sentences.append(_say(_LEFT_OVER, other, rng))
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _beside_genre(tags: dict[str, list[str]], rng: np.random.Generator) -> list[str]:
+    return [
+        *_mood(tags.get("mood", []), rng),
+        *_instruments(tags.get("instrument", []), rng),
+        *_tempo(tags.get("tempo", []), rng),
+    ]
 
 
 def is_absence(tag: str) -> bool:

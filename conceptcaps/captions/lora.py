@@ -104,12 +104,19 @@ def without_unsaid_tags(rows: Iterable[Row]) -> list[Row]:
     """The pairs with the tags that their captions say; pairs that say none are left out.
 
     A model fitted on them learns that what it is asked for is said: human captions leave out many of their tags.
+
+    Raises:
+        InputError: no caption says any of its tags.
     """
     found = []
     for row in rows:
         said = {aspects_column(c): tags for c, tags in _tags_by_saying(row, said=True).items()}
         if any(said.values()):
             found.append(row | said | {"aspect_list": [tag for tags in said.values() for tag in tags]})
+    if not found:
+        raise InputError(
+            "key 'lora.unsaid_tags'", "is 'drop', and no caption says any of its tags", "Use 'say' or 'keep'"
+        )
     return found
 
 

@@ -209,7 +209,9 @@ class Embed(Step):
     def _embed(
         self, rows: list[Row], waveforms: Sequence[np.ndarray], rate: int
     ) -> list[tuple[list[np.ndarray], np.ndarray]]:
-        audio = iter(self.engine.embed_windows(waveforms, rate))
+        windows = self.engine.embed_windows(waveforms, rate)
+        assert len(windows) == len(waveforms), f"the aligner gave {len(windows)} answers to {len(waveforms)} clips"
+        audio = iter(windows)
         text = self.engine.embed_text([row["caption"] for row in rows])
         return [([next(audio) for _ in row["takes"]], own) for row, own in zip(rows, text, strict=True)]
 

@@ -9,17 +9,23 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from runs import small_config, write_specs
 from safetensors.torch import save_file
 from tiny_clap import TEXTS, tones, write_tokenizer
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-from conceptcaps import environments
+from conceptcaps import environments, schema, shards, signal
+from conceptcaps.alignment import make_aligner
 from conceptcaps.alignment.clap import ClapAligner
 from conceptcaps.alignment.laion import LaionClapAligner, load_weights
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.errors import InputError
+from conceptcaps.pipelines.generate import run_generate
+from conceptcaps.pipelines.steps import Engines
+from conceptcaps.rundir import RunDir
 
 TESTS = Path(__file__).resolve().parents[1]
 RATE = 48_000
@@ -116,6 +122,25 @@ def authors_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             parts = [found.pop(f"{block}attention.self.{which}.{kind}") for which in ("query", "key", "value")]
             found[f"{block}attn.qkv.{kind}"] = torch.cat(parts)
     return found
+
+
+@pytest.mark.isolated
+@pytest.mark.timeout(1800)
+def test_a_jobs_clips_are_scored_in_the_environment(cluster, interpreter, tmp_path):
+    from trivial_engines import TrivialCaptioner, TrivialSynthesiser
+
+    folder, run = write_both(tmp_path / "model", fusion=False), RunDir(tmp_path / "run")
+    write_specs(run, 6)
+    settings = ["alignment.engine=laion_clap", f"alignment.model={folder / 'authors.safetensors'}"]
+    settings += [f"alignment.laion_clap.tokenizer={folder}", f"alignment.resources.python={interpreter}"]
+    engines = Engines(TrivialCaptioner, TrivialSynthesiser, make_aligner)
+    run_generate(small_config(tmp_path / "run", *settings, "alignment.threshold.method=none"), run, engines)
+    rows = pa.concat_tables(shards.latest(run, schema.SHARD.names)).to_pylist()
+    assert [row["status"] for row in rows] == [schema.ACCEPTED] * 6, [row["reason"] for row in rows]
+    ours = ClapAligner(AlignmentConfig(model=str(folder)))
+    clips = [signal.decode(row["audio"]["bytes"]) for row in rows]
+    expected = ours.embed_audio([clip for clip, _ in clips], clips[0][1])
+    np.testing.assert_allclose([row["audio_embedding"] for row in rows], expected, atol=2e-3)
 
 
 @pytest.mark.isolated

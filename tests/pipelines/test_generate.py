@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from runs import small_config, write_specs
-from trivial_engines import TRIVIAL
+from trivial_engines import TRIVIAL, TrivialCaptioner, TrivialSynthesiser, TwoWindowsAligner
 
 from conceptcaps import schema, shards, signal
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.generate import run_generate
+from conceptcaps.pipelines.steps import Engines
 from conceptcaps.rundir import RunDir
 
 
@@ -49,6 +50,17 @@ def test_rejected_rows_say_why_and_accepted_ones_say_nothing(cluster, tmp_path):
     assert all((r["clap_score"] >= 0.5) == (r["status"] == schema.ACCEPTED) for r in rows)
     assert all(r["clap_score_min"] == pytest.approx(r["clap_score"], abs=1e-6) for r in rows), "one window each"
     assert 0 < sum(r["status"] == schema.REJECTED for r in rows) < 40
+
+
+def test_a_long_clip_keeps_the_score_of_its_worst_window(cluster, tmp_path):
+    run = RunDir(tmp_path / "run")
+    write_specs(run, 10)
+    engines = Engines(TrivialCaptioner, TrivialSynthesiser, TwoWindowsAligner)
+    run_generate(small_config(tmp_path / "run", "alignment.threshold.method=none"), run, engines)
+    for row in rows_of(run):
+        assert row["clap_score_min"] < row["clap_score"] or row["clap_score"] < 0
+        assert row["clap_score_min"] == 0 or row["clap_score"] < 0, "the second window has nothing of the text"
+        assert np.linalg.norm(row["audio_embedding"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_bad_row_costs_one_row(cluster, tmp_path):
