@@ -40,7 +40,7 @@ from conceptcaps.captions.lora import (
 )
 from conceptcaps.captions.prompts import PromptTemplate, prompt_ids
 from conceptcaps.captions.train import train_on_ray
-from conceptcaps.captions.vllm import CPU_ENVIRONMENT, EMBEDDED, engine_kwargs, load_tokenizer, sampling
+from conceptcaps.captions.vllm import EMBEDDED, engine_environment, engine_kwargs, load_tokenizer, sampling
 from conceptcaps.config import Config, load
 from conceptcaps.config.ray import RayConfig
 from conceptcaps.rundir import RunDir
@@ -148,7 +148,7 @@ def measure_engine(num_rows: int, batch: int) -> dict[str, float]:
         engine.shutdown()
         return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens}
 
-    os.environ.update(CPU_ENVIRONMENT)
+    os.environ.update(engine_environment(captions))
     return asyncio.run(all_of_them())
 
 
@@ -166,7 +166,7 @@ def measure_generate(num_rows: int, batch: int) -> dict[str, float]:
             began, captions = time.perf_counter(), []
         asked = [{"input_ids": prompt_ids(tokenizer, template.messages(r))} for r in rows[start : start + batch]]
         padded = tokenizer.pad(asked, return_tensors="pt")
-        said = model.generate(**padded, do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=160)
+        said = model.generate(**padded, do_sample=True, temperature=0.7, top_p=0.9, top_k=0, max_new_tokens=160)
         captions += tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
     seconds, tokens = time.perf_counter() - began, count_tokens(captions)
     return {"tokens_per_s": tokens / seconds, "seconds": seconds, "tokens": tokens}

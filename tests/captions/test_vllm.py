@@ -24,6 +24,10 @@ ROW = {
 }
 
 
+def seed_of(sampling_params: dict) -> int:
+    return sampling_params["extra_args"][vllm.DRAW]["seed"]
+
+
 @pytest.fixture
 def preprocess(monkeypatch):
     monkeypatch.setattr(vllm, "load_tokenizer", lambda *_: None)
@@ -36,8 +40,8 @@ def test_the_sampling_seed_is_the_rows_and_the_attempts(preprocess):
     first, again = preprocess(ROW)["sampling_params"], preprocess(ROW)["sampling_params"]
     retried, other = preprocess(ROW | {"attempt": 1}), preprocess(ROW | {"seed": 5})
     assert first == again
-    assert 0 <= first["seed"] < 2**31
-    assert len({first["seed"], retried["sampling_params"]["seed"], other["sampling_params"]["seed"]}) == 3
+    assert 0 <= seed_of(first) < 2**31
+    assert len({seed_of(first), seed_of(retried["sampling_params"]), seed_of(other["sampling_params"])}) == 3
 
 
 def test_the_row_survives_the_engine(preprocess):
@@ -88,7 +92,7 @@ def test_preprocess_can_be_sent_to_a_worker(preprocess):
 
 
 def test_turns_and_candidates_have_seeds_of_their_own():
-    seeds = {vllm.sampling(CONFIG, 1, 0, turn, candidate)["seed"] for turn in range(3) for candidate in range(4)}
+    seeds = {seed_of(vllm.sampling(CONFIG, 1, 0, turn, candidate)) for turn in range(3) for candidate in range(4)}
     assert len(seeds) == 12
 
 
@@ -100,10 +104,16 @@ def test_a_caption_that_fails_a_check_is_kept_beside_its_reason(preprocess):
     assert (row["caption_words"], row["tag_coverage"], row["contradicted"]) == (6, 0.5, [])
 
 
-def test_a_cpu_engine_takes_every_waiting_prompt_in_one_step():
-    config = VllmConfig(max_num_seqs=16, max_model_len=256)
-    assert vllm.engine_kwargs(config, "cpu")["max_num_batched_tokens"] == 16 * 256
-    assert "max_num_batched_tokens" not in vllm.engine_kwargs(config, "gpu")
+def test_a_cpu_engine_draws_by_our_sampler_and_a_gpu_engine_by_its_own():
+    on_gpu = CONFIG.model_copy(update={"resources": CONFIG.resources.model_copy(update={"num_gpus": 1.0})})
+    assert vllm.engine_kwargs(VllmConfig(), "cpu")["logits_processors"] == [vllm.SAMPLER]
+    assert "logits_processors" not in vllm.engine_kwargs(VllmConfig(), "gpu")
+    own = {"seed": 3, "temperature": CONFIG.temperature, "top_p": CONFIG.top_p}
+    likeliest = {"temperature": 0.0, "max_tokens": CONFIG.max_tokens}
+    assert vllm.sampling_by(CONFIG, 3) == likeliest | {"extra_args": {vllm.DRAW: own}}
+    assert vllm.sampling_by(on_gpu, 3) == own | {"max_tokens": CONFIG.max_tokens}
+    greedy = vllm.sampling_by(CONFIG.model_copy(update={"temperature": 0.0}), 3)
+    assert (greedy["temperature"], "extra_args" in greedy) == (0.0, False)
 
 
 def test_the_engine_knows_the_adapters_rank(tmp_path):

@@ -41,7 +41,7 @@ def save_random_adapter(folder: Path) -> None:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_B" in name:
-                value.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+                value.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
     save_adapter(model, folder, {})
 
 
@@ -83,12 +83,13 @@ def test_an_adapter_and_candidates_are_served(first, tmp_path):
 def test_one_engine_answers_with_and_without_its_adapter(first, tmp_path):
     from conceptcaps.captions.asking import Question
     from conceptcaps.captions.prompts import PromptTemplate, clean_reply
-    from conceptcaps.captions.vllm import sampling
+    from conceptcaps.captions.vllm import DRAW, sampling
     from conceptcaps.pipelines.questions import ask_vllm
 
     save_random_adapter(tmp_path)
     config, prompt = config_of(), PromptTemplate.load(None)
-    asked = [(sampling(config.captions, row["seed"], 0)["seed"], prompt.messages(row)) for row in first[6:14]]
+    drawn = [sampling(config.captions, row["seed"], 0)["extra_args"][DRAW]["seed"] for row in first[6:14]]
+    asked = list(zip(drawn, map(prompt.messages, first[6:14]), strict=True))
     questions = [Question(m, seed, adapted) for adapted in (False, True) for seed, m in asked]
     long = Question([{"role": "user", "content": "a " * 4000}], 0)
     answers = ask_vllm(config, str(tmp_path), [*questions, long])
