@@ -15,6 +15,7 @@ import numpy as np
 
 from conceptcaps.errors import InputError
 from conceptcaps.tcav.newton import solve_dual, solve_primal
+from conceptcaps.tcav.products import combinations, gram_matrices, projections
 
 CavMethod = Literal["logistic", "ridge", "pattern"]
 _CHUNK_BYTES = 16 * 2**20
@@ -129,40 +130,44 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 def _fit_in_chunks(
     features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    size, dim = problems.clips.shape[1], features.shape[1]
-    rows = max(1, _CHUNK_BYTES // (8 * (size * dim + 4 * min(size, dim) ** 2)))
+    dim, train = features.shape[1], problems.train
+    width = int(train.sum(1).max(initial=1))
+    rows = max(1, _CHUNK_BYTES // (8 * (3 * width**2 if width <= dim else 2 * width * dim + 3 * dim**2)))
     weights, correct = np.empty((len(problems), dim)), np.zeros(problems.clips.shape, dtype=bool)
     for start in range(0, len(problems), rows):
         part = slice(start, start + rows)
         chunk = Problems(problems.clips[part], problems.labels[part], problems.held_out[part])
-        weights[part] = _fit_chunk(features, chunk, method, regularisation, correct[part])
+        weights[part], biases = _fit_chunk(features, chunk, method, regularisation)
+        decision = projections(features, chunk.clips, weights[part]) + biases[:, None]
+        correct[part] = ((decision > 0) == chunk.labels) & (chunk.clips >= 0)
     return weights, correct
 
 
 def _fit_chunk(
-    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float, correct: np.ndarray
-) -> np.ndarray:
-    """float64 (num_problems, dim): weights for the scaled features; what they classify rightly is set in `correct`."""
-    train, real = problems.train, problems.clips >= 0
-    order = np.argsort(np.where(train, np.int8(0), np.where(real, np.int8(1), np.int8(2))), axis=1, kind="stable")
-    order = order[:, : int(real.sum(1).max(initial=0))]  # training clips first, held-out ones next, without padding
-    clips, labels, train = (np.take_along_axis(a, order, 1) for a in (problems.clips, problems.labels, train))
-    width = int(train.sum(1).max(initial=0))
-    x = features.take(np.maximum(clips, 0), axis=0)
-    own, target, sample_weight = x[:, :width], labels[:, :width].astype(np.float64), train[:, :width].astype(np.float64)
+    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights for the scaled features (num_problems, dim), and biases (num_problems,)."""
+    width = int(problems.train.sum(1).max(initial=0))
+    order = np.argsort(~problems.train, axis=1, kind="stable")[:, :width]  # training clips first, packed
+    clips, labels, train = (
+        np.take_along_axis(a, order, 1) for a in (problems.clips, problems.labels, problems.train)
+    )
+    target, sample_weight, logistic = labels.astype(np.float64), train.astype(np.float64), method == "logistic"
     if method == "pattern":
-        weights, biases = _mean_difference(own, target, sample_weight)
-    else:
-        solve = solve_dual if width <= features.shape[1] else solve_primal
-        weights, biases = solve(own, target, sample_weight, regularisation, logistic=method == "logistic")
-    decision = (x @ weights[..., None])[..., 0] + biases[:, None]
-    np.put_along_axis(correct, order, ((decision > 0) == labels) & (clips >= 0), axis=1)
-    return weights
+        return _mean_difference(features, clips, target, sample_weight)
+    if width > features.shape[1]:
+        x = features[np.maximum(clips, 0)]
+        return solve_primal(x, target, sample_weight, regularisation, logistic=logistic)
+    gram = gram_matrices(features, clips)
+    alpha, biases = solve_dual(gram, target, sample_weight, regularisation, logistic=logistic)
+    return combinations(features, clips, alpha), biases
 
 
-def _mean_difference(x: np.ndarray, target: np.ndarray, sample_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_difference(
+    features: np.ndarray, clips: np.ndarray, target: np.ndarray, sample_weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     def mean(weight: np.ndarray) -> np.ndarray:
-        return (weight[:, None] @ x)[:, 0] / np.maximum(weight.sum(1, keepdims=True), 1)
+        return combinations(features, clips, weight / np.maximum(weight.sum(1, keepdims=True), 1))
 
     positive, negative = mean(sample_weight * target), mean(sample_weight * (1 - target))
     direction = positive - negative

@@ -18,7 +18,8 @@ _TOLERANCE = 1e-8  # of the Newton decrement (Boyd and Vandenberghe 2004, sectio
 _MAX_STEPS = 200
 _LEAST_CURVATURE = 1e-12
 _WORTH_KEEPING = 0.05  # a factorisation whose last step left more of the decrement than this is made anew
-_LONGEST, _SEARCHES, _CLOSE = 64.0, 12, 0.1
+_LONGEST, _SEARCHES, _CLOSE = 64.0, 12, 1e-3
+_TINY = 1e-300
 
 Step = Callable[[np.ndarray], np.ndarray]
 """response (P, N) -> (P, M): the parameters of a weighted ridge regression."""
@@ -29,20 +30,21 @@ Apply = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def solve_dual(
-    x: np.ndarray, target: np.ndarray, sample_weight: np.ndarray, reg: float, *, logistic: bool
+    gram: np.ndarray, target: np.ndarray, sample_weight: np.ndarray, reg: float, *, logistic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (P, D) and intercepts (P,) by iterations on N x N systems; w = x^T alpha."""
-    gram = x @ x.mT
+    """Dual weights alpha (P, N), w = x^T alpha, and intercepts (P,) from `gram` = x x^T (P, N, N)."""
 
     def factorise(weight: np.ndarray) -> Step:
         return _dual_step(gram, weight, reg)
 
     def apply(alpha_bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pulled = _times(gram, alpha_bias[:, :-1])
-        return pulled + alpha_bias[:, -1:], np.pad(reg * pulled, ((0, 0), (0, 1)))
+        penalty = np.zeros_like(alpha_bias)
+        np.multiply(pulled, reg, out=penalty[:, :-1])
+        return pulled + alpha_bias[:, -1:], penalty
 
     solved = _fit(factorise, apply, target, sample_weight, logistic)
-    return _times(x.mT, solved[:, :-1]), solved[:, -1]
+    return solved[:, :-1], solved[:, -1]
 
 
 def _dual_step(gram: np.ndarray, weight: np.ndarray, reg: float) -> Step:
@@ -97,46 +99,62 @@ def _fit(
     if not logistic:
         return factorise(sample_weight)(2 * target - 1)
     real, enough = sample_weight > 0, _TOLERANCE * sample_weight.sum(1)
-    f, used, renew = np.zeros_like(target), np.full_like(target, 0.25), False
+    f, p, used, renew = np.zeros_like(target), np.full_like(target, 0.5), np.full_like(target, 0.25), False
     step = factorise(sample_weight * used)
-    move = step((target - 0.5) / used)
-    now, pull, before = np.zeros_like(move), np.zeros_like(move), np.inf
+    now = pull = np.zeros_like(step(f))
+    before = np.full(len(f), np.inf)
     for _ in range(_MAX_STEPS):
-        p = _sigmoid(f)
         curvature = np.maximum(p * (1 - p), _LEAST_CURVATURE)
         if renew:
             used, step = curvature, factorise(sample_weight * curvature)
         move = step(f + (target - p) / used) - now
         along, pulled = apply(move)
         slope, bend = np.vecdot(move, pull), np.vecdot(move, pulled)
-        decrement = -np.vecdot(sample_weight * (p - target), along) - slope
-        length = _line_search(f, along, slope, bend, target, sample_weight)[:, None]
-        now, f, pull = now + length * move, f + length * along, pull + length * pulled
+        decrement = np.vecdot(sample_weight * (target - p), along) - slope
         bound = decrement * np.where(real, used / curvature, 1).max(1, initial=1)
+        guess = decrement / np.maximum(np.vecdot(sample_weight * curvature * along, along) + bend, _TINY)
+        close = _CLOSE * np.maximum(decrement, enough)
+        length, f, p = _line_search(guess.clip(0, _LONGEST), close, f, along, slope, bend, target, sample_weight)
+        now, pull = now + length[:, None] * move, pull + length[:, None] * pulled
         if (bound <= enough).all():
             break
-        renew = np.median(bound / before) > _WORTH_KEEPING
+        renew = bool((bound > _WORTH_KEEPING * before).mean() > 0.5)
         before = bound
     return now
 
 
 def _line_search(
-    f: np.ndarray, along: np.ndarray, slope: np.ndarray, bend: np.ndarray, target: np.ndarray, sample_weight: np.ndarray
-) -> np.ndarray:
-    """(P,): the t that minimises sum_i s_i log loss(f + t along) + slope t + bend t^2 / 2, by bracketed Newton."""
-    t = np.ones_like(slope)
+    t: np.ndarray,
+    close: np.ndarray,
+    f: np.ndarray,
+    along: np.ndarray,
+    slope: np.ndarray,
+    bend: np.ndarray,
+    target: np.ndarray,
+    sample_weight: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The t that minimises sum_i s_i log loss(f + t along) + slope t + bend t^2 / 2, by bracketed Newton from `t`.
+
+    Args:
+        t: (P,), the first guess.
+        close: (P,), the squared decrement along the line that may be left.
+
+    Returns:
+        t (P,), f + t along (P, N), and the sigmoid of that.
+    """
     low, high = np.zeros_like(t), np.full_like(t, _LONGEST)
     weighted = sample_weight * along
-    for _ in range(_SEARCHES):
-        p = _sigmoid(f + t[:, None] * along)
+    for left in reversed(range(_SEARCHES)):
+        moved = f + t[:, None] * along
+        p = _sigmoid(moved)
         first = np.vecdot(p - target, weighted) + slope + bend * t
-        second = np.vecdot(p * (1 - p) * along, weighted) + bend
-        low, high = np.where(first < 0, t, low), np.where(first < 0, high, t)
-        new = t - first / np.maximum(second, 1e-300)
-        t, moved = np.where((new > low) & (new < high), new, (low + high) / 2), t
-        if (np.abs(t - moved) <= _CLOSE * t).all():
+        second = np.maximum(np.vecdot(p * (1 - p) * along, weighted) + bend, _TINY)
+        if not left or (first * first <= second * close).all():
             break
-    return t
+        low, high = np.where(first < 0, t, low), np.where(first < 0, high, t)
+        new = t - first / second
+        t = np.where((new > low) & (new < high), new, (low + high) / 2)
+    return t, moved, p
 
 
 def _cholesky(system: np.ndarray) -> Step:
