@@ -18,7 +18,7 @@ from conceptcaps.tcav.newton import solve_dual, solve_primal
 from conceptcaps.tcav.products import combinations, gram_matrices, projections
 
 CavMethod = Literal["logistic", "ridge", "pattern"]
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 8 * 2**20  # of systems solved together: they stay in the processor's cache between steps
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,7 @@ def _fit_chunk(
     """Weights for the scaled features (num_problems, dim), and biases (num_problems,)."""
     width = int(problems.train.sum(1).max(initial=0))
     order = np.argsort(~problems.train, axis=1, kind="stable")[:, :width]  # training clips first, packed
-    clips, labels, train = (
-        np.take_along_axis(a, order, 1) for a in (problems.clips, problems.labels, problems.train)
-    )
+    clips, labels, train = (np.take_along_axis(a, order, 1) for a in (problems.clips, problems.labels, problems.train))
     target, sample_weight, logistic = labels.astype(np.float64), train.astype(np.float64), method == "logistic"
     if method == "pattern":
         return _mean_difference(features, clips, target, sample_weight)

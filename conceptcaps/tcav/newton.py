@@ -17,8 +17,9 @@ import torch
 _TOLERANCE = 1e-8  # of the Newton decrement (Boyd and Vandenberghe 2004, section 9.5), squared, per clip
 _MAX_STEPS = 200
 _LEAST_CURVATURE = 1e-12
-_WORTH_KEEPING = 0.05  # a factorisation whose last step left more of the decrement than this is made anew
+_WORTH_KEEPING = 0.1  # a factorisation is made anew once most steps leave more of the decrement than this
 _LONGEST, _SEARCHES, _CLOSE = 64.0, 12, 1e-3
+_LONGEST_KEPT = 4.0  # longer steps with an old factorisation would blow up what of alpha the Gram matrix cannot see
 _TINY = 1e-300
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -43,7 +44,8 @@ def solve_dual(
         np.multiply(pulled, reg, out=penalty[:, :-1])
         return pulled + alpha_bias[:, -1:], penalty
 
-    solved = _fit(factorise, apply, target, sample_weight, logistic)
+    start = np.zeros((len(gram), gram.shape[1] + 1))
+    solved = _fit(start, factorise, apply, target, sample_weight, logistic)
     return solved[:, :-1], solved[:, -1]
 
 
@@ -83,14 +85,20 @@ def solve_primal(
     def apply(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _times(x1, weights), penalty * weights
 
-    solved = _fit(factorise, apply, target, sample_weight, logistic)
+    start = np.zeros((len(x1), x1.shape[2]))
+    solved = _fit(start, factorise, apply, target, sample_weight, logistic)
     return solved[:, :-1], solved[:, -1]
 
 
 def _fit(
-    factorise: Factorise, apply: Apply, target: np.ndarray, sample_weight: np.ndarray, logistic: bool
+    now: np.ndarray,
+    factorise: Factorise,
+    apply: Apply,
+    target: np.ndarray,
+    sample_weight: np.ndarray,
+    logistic: bool,
 ) -> np.ndarray:
-    """(P, M): ridge in one step, logistic regression by Newton steps, each as long as lowers its objective most.
+    """(P, M): ridge in one step; logistic regression from zeros `now`, each step as long as lowers its objective most.
 
     A factorisation costs several times what a step with it does, so it is kept while steps with it still shrink the
     decrement fast (Shamanskii 1967). A decrement g^T H0^-1 g by an old Hessian H0 is below the true one, but not by
@@ -99,10 +107,8 @@ def _fit(
     if not logistic:
         return factorise(sample_weight)(2 * target - 1)
     real, enough = sample_weight > 0, _TOLERANCE * sample_weight.sum(1)
-    f, p, used, renew = np.zeros_like(target), np.full_like(target, 0.5), np.full_like(target, 0.25), False
-    step = factorise(sample_weight * used)
-    now = pull = np.zeros_like(step(f))
-    before = np.full(len(f), np.inf)
+    f, p, renew = np.zeros_like(target), np.full_like(target, 0.5), True
+    pull, before = np.zeros_like(now), np.full(len(f), np.inf)
     for _ in range(_MAX_STEPS):
         curvature = np.maximum(p * (1 - p), _LEAST_CURVATURE)
         if renew:
@@ -114,17 +120,20 @@ def _fit(
         bound = decrement * np.where(real, used / curvature, 1).max(1, initial=1)
         guess = decrement / np.maximum(np.vecdot(sample_weight * curvature * along, along) + bend, _TINY)
         close = _CLOSE * np.maximum(decrement, enough)
-        length, f, p = _line_search(guess.clip(0, _LONGEST), close, f, along, slope, bend, target, sample_weight)
+        longest = _LONGEST if renew else _LONGEST_KEPT
+        length, f, p = _line_search(guess, longest, close, f, along, slope, bend, target, sample_weight)
         now, pull = now + length[:, None] * move, pull + length[:, None] * pulled
-        if (bound <= enough).all():
+        unfinished = bound > enough
+        if not unfinished.any():
             break
-        renew = bool((bound > _WORTH_KEEPING * before).mean() > 0.5)
+        renew = bool((bound > _WORTH_KEEPING * before)[unfinished].mean() > 0.5)
         before = bound
     return now
 
 
 def _line_search(
     t: np.ndarray,
+    longest: float,
     close: np.ndarray,
     f: np.ndarray,
     along: np.ndarray,
@@ -137,19 +146,21 @@ def _line_search(
 
     Args:
         t: (P,), the first guess.
+        longest: bound of t.
         close: (P,), the squared decrement along the line that may be left.
 
     Returns:
         t (P,), f + t along (P, N), and the sigmoid of that.
     """
-    low, high = np.zeros_like(t), np.full_like(t, _LONGEST)
+    t, low, high = t.clip(0, longest), np.zeros_like(t), np.full_like(t, longest)
     weighted = sample_weight * along
     for left in reversed(range(_SEARCHES)):
         moved = f + t[:, None] * along
         p = _sigmoid(moved)
         first = np.vecdot(p - target, weighted) + slope + bend * t
         second = np.maximum(np.vecdot(p * (1 - p) * along, weighted) + bend, _TINY)
-        if not left or (first * first <= second * close).all():
+        at_end = (t >= longest) & (first < 0)
+        if not left or (at_end | (first * first <= second * close)).all():
             break
         low, high = np.where(first < 0, t, low), np.where(first < 0, high, t)
         new = t - first / second
