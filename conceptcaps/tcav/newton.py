@@ -170,7 +170,7 @@ def _line_search(
 
 def _cholesky(system: np.ndarray) -> Step:
     """The solutions of positive definite systems (P, M, M) for any right sides (P, M)."""
-    lower = torch.from_numpy(np.linalg.cholesky(system))
+    lower = torch.from_numpy(np.linalg.cholesky(system.mT))  # symmetric; LAPACK's order of columns, read in one sweep
 
     def solve(right: np.ndarray) -> np.ndarray:
         half = torch.linalg.solve_triangular(lower, torch.from_numpy(right)[..., None], upper=False)
