@@ -119,13 +119,14 @@ def _fit(
         decrement = np.vecdot(sample_weight * (target - p), along) - slope
         bound = decrement * np.where(real, used / curvature, 1).max(1, initial=1)
         guess = decrement / np.maximum(np.vecdot(sample_weight * curvature * along, along) + bend, _TINY)
-        close = _CLOSE * np.maximum(decrement, enough)
         longest = _LONGEST if renew else _LONGEST_KEPT
-        length, f, p = _line_search(guess, longest, close, f, along, slope, bend, target, sample_weight)
-        now, pull = now + length[:, None] * move, pull + length[:, None] * pulled
+        guess = guess.clip(0, longest)
         unfinished = bound > enough
         if not unfinished.any():
-            break
+            return now + guess[:, None] * move  # so short that the guess is exact
+        close = _CLOSE * np.maximum(decrement, enough)
+        length, f, p = _line_search(guess, longest, close, f, along, slope, bend, target, sample_weight)
+        now, pull = now + length[:, None] * move, pull + length[:, None] * pulled
         renew = bool((bound > _WORTH_KEEPING * before)[unfinished].mean() > 0.5)
         before = bound
     return now
@@ -145,14 +146,14 @@ def _line_search(
     """The t that minimises sum_i s_i log loss(f + t along) + slope t + bend t^2 / 2, by bracketed Newton from `t`.
 
     Args:
-        t: (P,), the first guess.
+        t: (P,), the first guess, within 0 and `longest`.
         longest: bound of t.
         close: (P,), the squared decrement along the line that may be left.
 
     Returns:
         t (P,), f + t along (P, N), and the sigmoid of that.
     """
-    t, low, high = t.clip(0, longest), np.zeros_like(t), np.full_like(t, longest)
+    low, high = np.zeros_like(t), np.full_like(t, longest)
     weighted = sample_weight * along
     for left in reversed(range(_SEARCHES)):
         moved = f + t[:, None] * along
