@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from machine import describe_machine
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from conceptcaps.tcav.cav import Problems, fit_cavs
@@ -205,6 +206,7 @@ def main() -> None:
     if not importlib.util.find_spec("captum"):
         parser.exit(1, "captum is what is measured against: pip install --no-deps captum\n")
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy's BLAS has threads of its own
     torch.manual_seed(0)
     large = large_job()
     network = Network().eval()

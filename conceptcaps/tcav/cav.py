@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from conceptcaps.errors import InputError
 from conceptcaps.tcav.newton import solve_dual, solve_primal
+from conceptcaps.tcav.products import combinations, gram_matrices, projections
 
 CavMethod = Literal["logistic", "ridge", "pattern"]
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 8 * 2**20  # of systems solved together: they stay in the processor's cache between steps
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,10 @@ def fit_cavs(
     check_activations(activations)
     scale = activations.std(0, dtype=np.float64)
     scale[scale < 1e-12 * max(scale.max(), 1e-300)] = np.inf  # a constant unit cannot tell clips apart
-    features = torch.from_numpy((activations - activations.mean(0, dtype=np.float64)) / scale)
-    weights, biases = _solve_in_chunks(features, problems, method, regularisation)
-    decision = _decisions(features, weights, biases, problems)
-    vectors = weights.numpy()
+    features = (activations - activations.mean(0, dtype=np.float64)) / scale
+    vectors, correct = _fit_in_chunks(features, problems, method, regularisation)
     vectors = vectors * np.where(np.isinf(scale), 0, scale) if method == "pattern" else vectors / scale
     norms = np.maximum(np.linalg.norm(vectors, axis=1), 1e-300)
-    correct = ((decision > 0) == problems.labels) & (problems.clips >= 0)
     return Cavs(vectors / norms[:, None], correct)
 
 
@@ -131,44 +127,46 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     return unit @ unit.T
 
 
-def _solve_in_chunks(
-    features: Tensor, problems: Problems, method: CavMethod, regularisation: float
-) -> tuple[Tensor, Tensor]:
-    size, dim = problems.clips.shape[1], features.shape[1]
-    rows = max(1, _CHUNK_BYTES // (8 * (size * dim + 4 * min(size, dim) ** 2)))
-    parts = [
-        _solve(features, problems, slice(i, i + rows), method, regularisation) for i in range(0, len(problems), rows)
-    ]
-    return torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
+def _fit_in_chunks(
+    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    dim, train = features.shape[1], problems.train
+    width = int(train.sum(1).max(initial=1))
+    rows = max(1, _CHUNK_BYTES // (8 * (3 * width**2 if width <= dim else 2 * width * dim + 3 * dim**2)))
+    weights, correct = np.empty((len(problems), dim)), np.zeros(problems.clips.shape, dtype=bool)
+    for start in range(0, len(problems), rows):
+        part = slice(start, start + rows)
+        chunk = Problems(problems.clips[part], problems.labels[part], problems.held_out[part])
+        weights[part], biases = _fit_chunk(features, chunk, method, regularisation)
+        decision = projections(features, chunk.clips, weights[part]) + biases[:, None]
+        correct[part] = ((decision > 0) == chunk.labels) & (chunk.clips >= 0)
+    return weights, correct
 
 
-def _solve(
-    features: Tensor, problems: Problems, part: slice, method: CavMethod, regularisation: float
-) -> tuple[Tensor, Tensor]:
-    width = int(problems.train[part].sum(1).max(initial=0))
-    order = np.argsort(~problems.train[part], axis=1, kind="stable")[:, :width]  # training clips first, packed
-    clips, mask, labels = (
-        torch.from_numpy(np.take_along_axis(a[part], order, 1))
-        for a in (problems.clips, problems.train, problems.labels)
-    )
-    x = features[clips.clamp(min=0)]
-    sample_weight, target = mask.to(x.dtype), labels.to(x.dtype)
+def _fit_chunk(
+    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights for the scaled features (num_problems, dim), and biases (num_problems,)."""
+    width = int(problems.train.sum(1).max(initial=0))
+    order = np.argsort(~problems.train, axis=1, kind="stable")[:, :width]  # training clips first, packed
+    clips, labels, train = (np.take_along_axis(a, order, 1) for a in (problems.clips, problems.labels, problems.train))
+    target, sample_weight, logistic = labels.astype(np.float64), train.astype(np.float64), method == "logistic"
     if method == "pattern":
-        return _mean_difference(x, target, sample_weight)
-    solve = solve_dual if width <= features.shape[1] else solve_primal
-    return solve(x, target, sample_weight, regularisation, logistic=method == "logistic")
+        return _mean_difference(features, clips, target, sample_weight)
+    if width > features.shape[1]:
+        x = features[np.maximum(clips, 0)]
+        return solve_primal(x, target, sample_weight, regularisation, logistic=logistic)
+    gram = gram_matrices(features, clips)
+    alpha, biases = solve_dual(gram, target, sample_weight, regularisation, logistic=logistic)
+    return combinations(features, clips, alpha), biases
 
 
-def _mean_difference(x: Tensor, target: Tensor, sample_weight: Tensor) -> tuple[Tensor, Tensor]:
-    def mean(weight: Tensor) -> Tensor:
-        return torch.einsum("pn,pnd->pd", weight, x) / weight.sum(1, keepdim=True).clamp(min=1)
+def _mean_difference(
+    features: np.ndarray, clips: np.ndarray, target: np.ndarray, sample_weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    def mean(weight: np.ndarray) -> np.ndarray:
+        return combinations(features, clips, weight / np.maximum(weight.sum(1, keepdims=True), 1))
 
     positive, negative = mean(sample_weight * target), mean(sample_weight * (1 - target))
     direction = positive - negative
     return direction, -((positive + negative) / 2 * direction).sum(1)
-
-
-def _decisions(features: Tensor, weights: Tensor, biases: Tensor, problems: Problems) -> np.ndarray:
-    """float64 (num_problems, size): signed distances; the product with all clips is one matrix product."""
-    table = (features @ weights.T + biases).numpy().T
-    return np.take_along_axis(table, np.maximum(problems.clips, 0), axis=1)
