@@ -79,8 +79,8 @@ class BetaVAE(nn.Module):
         """Dropout for `num_rows` rows; None where the model has none."""
         if self.dropout == 0:
             return None
-        kept = torch.rand(2, num_rows, self.hidden_dim, generator=generator) >= self.dropout
-        encoder, decoder = (kept / (1 - self.dropout)).unbind()
+        uniform = torch.rand(2, num_rows, self.hidden_dim, generator=generator)
+        encoder, decoder = uniform.ge_(self.dropout).div_(1 - self.dropout).unbind()
         return encoder, decoder
 
     def loss(self, x: Tensor, epsilon: Tensor, masks: Masks | None = None) -> Loss:
