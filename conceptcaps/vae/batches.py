@@ -7,7 +7,7 @@ the first layer and in its gradient, are then sums of a few rows each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from conceptcaps.vae.model import BetaVAE, Masks
 _BATCHES_PER_BLOCK = 64
 
 
-@dataclass(frozen=True)
-class Bags:
+class Bags(NamedTuple):
     """A sum of table rows for each of several bags, in the layout of `torch.embedding_bag`.
 
     Attributes:
@@ -30,15 +29,19 @@ class Bags:
     offsets: Tensor
 
     def sums(self, table: Tensor) -> Tensor:
-        """(num_bags, width) from (num_rows, width): the product with the 0/1 matrix that the bags are."""
+        """(M, num_bags, width) from (M, num_rows, width): the product with the 0/1 matrix that the bags are."""
+        if len(table) == 1:
+            return self._sums(table[0])[None]
+        return torch.stack([self._sums(of_member) for of_member in table])
+
+    def _sums(self, table: Tensor) -> Tensor:
         total: Tensor = torch.embedding_bag(
             table, self.members, self.offsets, scale_grad_by_freq=False, mode=0, include_last_offset=True
         )[0]
         return total
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A worker's rows of one batch.
 
     Attributes:
@@ -107,9 +110,9 @@ def _incidence(rows: Tensor, counts: list[int]) -> tuple[Iterator[Bags], Iterato
     return tags, map(Bags, within.split(held), _offsets(per_tag, [num_tags] * len(counts)))
 
 
-def _offsets(per_bag: Tensor, bags: list[int]) -> Iterator[Tensor]:
+def _offsets(per_bag: Tensor, bags: list[int]) -> list[Tensor]:
     """Where each bag begins in its own batch, from the numbers of members of all bags and of bags per batch."""
-    ends, begin = torch.nn.functional.pad(per_bag.cumsum(0), (1, 0)), 0
-    for count in bags:
-        yield ends[begin : begin + count + 1] - ends[begin]
-        begin += count
+    wide = max(bags)
+    padded = torch.nn.utils.rnn.pad_sequence(per_bag.split(bags), batch_first=True)
+    ends = torch.nn.functional.pad(padded.cumsum(1), (1, 0))
+    return [row[: count + 1] for row, count in zip(ends, bags)]

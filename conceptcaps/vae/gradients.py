@@ -1,4 +1,4 @@
-"""The gradient of the beta-VAE's loss, derived by hand: what autograd finds, in half the time.
+"""The gradient of the beta-VAE's loss, derived by hand: what autograd finds, without its graph and its copies.
 
 Notation as in `model`: M members, B rows, V tags, H hidden units, L latent dimensions. With masks m and noise e,
 
@@ -15,68 +15,103 @@ An affine map y = a W + b has d_W = a' d_y, d_b = the sum of d_y over rows, and 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from conceptcaps.vae.batches import Batch
 from conceptcaps.vae.model import BetaVAE, MemberLinear
 
 
-def flatten(model: BetaVAE) -> nn.Parameter:
-    """Lay the model's parameters, and zero gradients of them, into one vector each, which the result is.
+def flatten(model: BetaVAE) -> tuple[Tensor, Tensor]:
+    """Lay the model's parameters into one vector and zero gradients of them into another; returns both.
 
     One vector makes one call of an optimiser's step, and of a sum over workers.
     """
     parameters = list(model.parameters())
-    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
     sizes = [p.numel() for p in parameters]
-    for p, value, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        p.data, p.grad = value.view_as(p), gradient.view_as(p)
-    return flat
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    gradient = torch.zeros_like(flat)
+    for p, value, d_value in zip(parameters, flat.split(sizes), gradient.split(sizes), strict=True):
+        p.data, p.grad = value.view_as(p), d_value.view_as(p)
+    return flat, gradient
 
 
-@torch.no_grad()
-def write_gradients(model: BetaVAE, batch: Batch, betas: Tensor) -> Tensor:
-    """Overwrite the gradients of a model that is laid flat.
+class Gradients:
+    """Writes a model's gradients, batch after batch.
 
     Args:
-        model: M members.
-        batch: this worker's rows of a batch.
+        model: M members, laid flat.
         betas: (M,) weights of the KL term.
-
-    Returns:
-        (2, M): the sums of reconstruction and KL terms over these rows, nats; see `BetaVAE.loss`.
     """
-    encoder_mask, decoder_mask = batch.masks or (None, None)
-    first, latent_dim = model.encoder_hidden, model.latent_dim
-    bottom = torch.stack([batch.tags.sums(weight) for weight in first.weight]).add_(first.bias)
-    encoded = _relu(bottom, encoder_mask)
-    posterior = model.encoder_out(encoded)
-    mean, log_variance = posterior.split(latent_dim, -1)
-    deviation = torch.exp(0.5 * log_variance)
-    z = torch.addcmul(mean, deviation, batch.epsilon)
-    decoded = _relu(model.decoder_hidden(z), decoder_mask)
-    logits = model.decoder_out(decoded)
 
-    reconstruction = (F.softplus(logits) - logits * batch.x).sum((1, 2))
-    excess = deviation.square().sub_(1)
-    kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((1, 2)).mul_(0.5)
+    def __init__(self, model: BetaVAE, betas: Tensor):
+        self.betas = betas[:, None, None]
+        names = ("encoder_hidden", "encoder_out", "decoder_hidden", "decoder_out")
+        # Attributes of modules are looked up by name in several dictionaries: here once, and not at every step.
+        self.layers = [_Layer.of(getattr(model, name)) for name in names]
 
-    d_logits = torch.sigmoid(logits).sub_(batch.x).div_(batch.size)
-    d_decoded = _through_relu(_through(model.decoder_out, decoded, d_logits), decoded, decoder_mask)
-    d_z = _through(model.decoder_hidden, z, d_decoded)
-    weight = (betas / batch.size)[:, None, None]
-    d_posterior = torch.empty_like(posterior)
-    torch.addcmul(d_z, weight, mean, out=d_posterior[..., :latent_dim])
-    d_deviation = d_z.mul_(batch.epsilon).mul_(deviation)
-    torch.addcmul(d_deviation, weight, excess, out=d_posterior[..., latent_dim:]).mul_(0.5)
-    d_encoded = _through_relu(_through(model.encoder_out, encoded, d_posterior), encoded, encoder_mask)
-    for gradient, of_member in zip(first.weight.grad, d_encoded, strict=True):
-        gradient.copy_(batch.holders.sums(of_member))
-    torch.sum(d_encoded, 1, keepdim=True, out=first.bias.grad)
-    return torch.stack([reconstruction, kl])
+    @torch.no_grad()
+    def write(self, batch: Batch) -> Tensor:
+        """Overwrite the gradients with those of this worker's rows of a batch.
+
+        Returns:
+            (2, M): the sums of reconstruction and KL terms over these rows, nats; see `BetaVAE.loss`.
+        """
+        bottom, encoder_out, decoder_hidden, top = self.layers
+        x, epsilon, size = batch.x, batch.epsilon, batch.size
+        encoder_mask, decoder_mask = batch.masks or (None, None)
+
+        encoded = _relu(batch.tags.sums(bottom.weight).add_(bottom.bias), encoder_mask)
+        posterior = encoder_out(encoded)
+        mean, log_variance = posterior.chunk(2, -1)
+        deviation = torch.exp(0.5 * log_variance)
+        z = torch.addcmul(mean, deviation, epsilon)
+        decoded = _relu(decoder_hidden(z), decoder_mask)
+        logits = top(decoded)
+
+        excess = deviation.square().sub_(1)
+        kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((1, 2)).mul_(0.5)
+        reconstruction = F.softplus(logits).sub_(logits * x).sum((1, 2))
+
+        d_logits = logits.sigmoid_().sub_(x).div_(size)
+        d_decoded = _through_relu(top.through(decoded, d_logits), decoded, decoder_mask)
+        d_z = decoder_hidden.through(z, d_decoded)
+        # In place of the posterior: its gradient is the way through z, and beta times that of the KL term.
+        mean.mul_(self.betas / size).add_(d_z)
+        torch.addcmul(d_z.mul_(epsilon).mul_(deviation), excess, self.betas / size, out=log_variance).mul_(0.5)
+        d_encoded = _through_relu(encoder_out.through(encoded, posterior), encoded, encoder_mask)
+        bottom.d_weight.copy_(batch.holders.sums(d_encoded))
+        torch.sum(d_encoded, 1, keepdim=True, out=bottom.d_bias)
+        return torch.stack([reconstruction, kl])
+
+
+class _Layer(NamedTuple):
+    """A `MemberLinear` and its gradients."""
+
+    weight: Tensor
+    transposed: Tensor
+    bias: Tensor
+    d_weight: Tensor
+    d_bias: Tensor
+
+    @classmethod
+    def of(cls, layer: MemberLinear) -> _Layer:
+        weight, bias = layer.weight, layer.bias
+        assert weight.grad is not None
+        assert bias.grad is not None
+        return cls(weight.detach(), weight.detach().transpose(1, 2), bias.detach(), weight.grad, bias.grad)
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, a, self.weight)
+
+    def through(self, a: Tensor, d_y: Tensor) -> Tensor:
+        """Write the gradients, from the layer's input and the gradient of its output; returns that of its input."""
+        torch.bmm(a.transpose(1, 2), d_y, out=self.d_weight)
+        torch.sum(d_y, 1, keepdim=True, out=self.d_bias)
+        return torch.bmm(d_y, self.transposed)
 
 
 def _relu(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -88,10 +123,3 @@ def _through_relu(d_hidden: Tensor, hidden: Tensor, mask: Tensor | None) -> Tens
     """The gradient before `_relu` from that after it and its result; overwrites both."""
     d_hidden.mul_(hidden.sign_())
     return d_hidden if mask is None else d_hidden.mul_(mask)
-
-
-def _through(layer: MemberLinear, a: Tensor, d_y: Tensor) -> Tensor:
-    """Write a layer's gradients, from its input and the gradient of its output; returns that of its input."""
-    torch.bmm(a.transpose(1, 2), d_y, out=layer.weight.grad)
-    torch.sum(d_y, 1, keepdim=True, out=layer.bias.grad)
-    return torch.bmm(d_y, layer.weight.transpose(1, 2))

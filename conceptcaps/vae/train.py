@@ -13,15 +13,16 @@ import ray.train
 import torch
 from ray.train import RunConfig
 from ray.train.torch import TorchTrainer
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from conceptcaps.config.vae import VaeConfig
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import scaling
 from conceptcaps.seeding import derive
+from conceptcaps.vae.adam import Adam
 from conceptcaps.vae.batches import batches
-from conceptcaps.vae.gradients import flatten, write_gradients
+from conceptcaps.vae.gradients import Gradients, flatten
 from conceptcaps.vae.model import BetaVAE
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Fit:
 
     Attributes:
         model: M members, one per beta.
-        flat: all of the model's parameters in one vector, with their gradients: what the optimiser moves.
+        optimizer: of all of the model's parameters, laid into one vector.
         best: each member's weights at its best validation bound.
         best_bound: (M,) nats per row, higher is better.
         best_epoch: (M,) the epoch of `best`.
@@ -44,8 +45,7 @@ class Fit:
     """
 
     model: BetaVAE
-    flat: nn.Parameter
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     best: dict[str, Tensor]
     best_bound: Tensor
     best_epoch: Tensor
@@ -72,10 +72,9 @@ def start(num_tags: int, config: VaeConfig, seed: int) -> Fit:
     """A fit at epoch 0, a member for `config.beta` and for each of `config.betas`."""
     members = 1 + len(config.betas)
     model = BetaVAE(num_tags, config.hidden_dim, config.latent_dim, config.dropout, members, derive(seed, "weights"))
-    flat = flatten(model)
-    optimizer = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
+    optimizer = Adam(*flatten(model), config.learning_rate)
     best = {name: value.clone() for name, value in model.state_dict().items()}
-    return Fit(model, flat, optimizer, best, torch.full((members,), -torch.inf), torch.zeros(members, dtype=torch.int64))
+    return Fit(model, optimizer, best, torch.full((members,), -torch.inf), torch.zeros(members, dtype=torch.int64))
 
 
 def fit(
@@ -120,10 +119,11 @@ def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator:
     model, (rank, world) = state.model, _place()
     totals = torch.zeros(2, model.members, device=train.device)
     seen = 0
+    gradients, optimizer = Gradients(model, betas), state.optimizer
     for batch in batches(model, train, batch_size, generator, rank, world):
-        totals += write_gradients(model, batch, betas)
-        _sum_gradients(state.flat, world)
-        state.optimizer.step()
+        totals += gradients.write(batch)
+        _sum_over_workers(optimizer.gradient, world)
+        optimizer.step()
         seen += len(batch.x)
     if not bool(torch.isfinite(totals).all()):
         raise InputError("the VAE's loss", "is not finite", "Lower vae.learning_rate")
@@ -137,9 +137,9 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-def _sum_gradients(flat: Tensor, world: int) -> None:
+def _sum_over_workers(gradient: Tensor, world: int) -> None:
     if world > 1:
-        distributed.all_reduce(flat.grad)
+        distributed.all_reduce(gradient)
 
 
 def _validation_bound(model: BetaVAE, validation: Tensor, seed: int) -> Tensor:
