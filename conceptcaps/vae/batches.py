@@ -29,12 +29,9 @@ class Bags(NamedTuple):
     offsets: Tensor
 
     def sums(self, table: Tensor) -> Tensor:
-        """(M, num_bags, width) from (M, num_rows, width): the product with the 0/1 matrix that the bags are."""
-        if len(table) == 1:
-            return self._sums(table[0])[None]
-        return torch.stack([self._sums(of_member) for of_member in table])
-
-    def _sums(self, table: Tensor) -> Tensor:
+        """(..., num_bags, width) from (..., num_rows, width): the product with the 0/1 matrix that the bags are."""
+        if table.dim() > 2:
+            return torch.stack([self.sums(of_member) for of_member in table])
         total: Tensor = torch.embedding_bag(
             table, self.members, self.offsets, scale_grad_by_freq=False, mode=0, include_last_offset=True
         )[0]

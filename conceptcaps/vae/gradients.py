@@ -48,10 +48,9 @@ class Gradients:
     """
 
     def __init__(self, model: BetaVAE, betas: Tensor):
-        self.betas = betas[:, None, None]
-        names = ("encoder_hidden", "encoder_out", "decoder_hidden", "decoder_out")
-        # Attributes of modules are looked up by name in several dictionaries: here once, and not at every step.
-        self.layers = [_Layer.of(getattr(model, name)) for name in names]
+        # Attributes of modules are looked up in several dictionaries: here once, and not at every step.
+        self.layers = [_Layer.of(layer) for layer in model.children() if isinstance(layer, MemberLinear)]
+        self.betas = betas[:, None, None] if len(betas) > 1 else betas
 
     @torch.no_grad()
     def write(self, batch: Batch) -> Tensor:
@@ -60,58 +59,58 @@ class Gradients:
         Returns:
             (2, M): the sums of reconstruction and KL terms over these rows, nats; see `BetaVAE.loss`.
         """
-        bottom, encoder_out, decoder_hidden, top = self.layers
-        x, epsilon, size = batch.x, batch.epsilon, batch.size
+        encoder_hidden, encoder_out, decoder_hidden, decoder_out = self.layers
+        x, epsilon, beta = batch.x, batch.epsilon, self.betas / batch.size
         encoder_mask, decoder_mask = batch.masks or (None, None)
 
-        encoded = _relu(batch.tags.sums(bottom.weight).add_(bottom.bias), encoder_mask)
+        encoded = _relu(batch.tags.sums(encoder_hidden.weight).add_(encoder_hidden.bias), encoder_mask)
         posterior = encoder_out(encoded)
         mean, log_variance = posterior.chunk(2, -1)
         deviation = torch.exp(0.5 * log_variance)
         z = torch.addcmul(mean, deviation, epsilon)
         decoded = _relu(decoder_hidden(z), decoder_mask)
-        logits = top(decoded)
+        logits = decoder_out(decoded)
 
         excess = deviation.square().sub_(1)
-        kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((1, 2)).mul_(0.5)
-        reconstruction = F.softplus(logits).sub_(logits * x).sum((1, 2))
+        kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((-2, -1)).mul_(0.5)
+        reconstruction = F.softplus(logits).sub_(logits * x).sum((-2, -1))
 
-        d_logits = logits.sigmoid_().sub_(x).div_(size)
-        d_decoded = _through_relu(top.through(decoded, d_logits), decoded, decoder_mask)
+        d_logits = logits.sigmoid_().sub_(x).div_(batch.size)
+        d_decoded = _through_relu(decoder_out.through(decoded, d_logits), decoded, decoder_mask)
         d_z = decoder_hidden.through(z, d_decoded)
-        # In place of the posterior: its gradient is the way through z, and beta times that of the KL term.
-        mean.mul_(self.betas / size).add_(d_z)
-        torch.addcmul(d_z.mul_(epsilon).mul_(deviation), excess, self.betas / size, out=log_variance).mul_(0.5)
+        # The posterior's gradient takes its place: what comes through z, and beta times that of the KL term.
+        mean.mul_(beta).add_(d_z)
+        torch.addcmul(d_z.mul_(epsilon).mul_(deviation), excess, beta, out=log_variance).mul_(0.5)
         d_encoded = _through_relu(encoder_out.through(encoded, posterior), encoded, encoder_mask)
-        bottom.d_weight.copy_(batch.holders.sums(d_encoded))
-        torch.sum(d_encoded, 1, keepdim=True, out=bottom.d_bias)
-        return torch.stack([reconstruction, kl])
+        encoder_hidden.d_weight.copy_(batch.holders.sums(d_encoded))
+        torch.sum(d_encoded, -2, keepdim=True, out=encoder_hidden.d_bias)
+        return torch.stack([reconstruction, kl]).view(2, -1)
 
 
 class _Layer(NamedTuple):
-    """A `MemberLinear` and its gradients."""
+    """A `MemberLinear` and its gradients, without the first dimension of a single member: plain products are faster."""
 
     weight: Tensor
-    transposed: Tensor
     bias: Tensor
     d_weight: Tensor
     d_bias: Tensor
 
     @classmethod
     def of(cls, layer: MemberLinear) -> _Layer:
-        weight, bias = layer.weight, layer.bias
-        assert weight.grad is not None
-        assert bias.grad is not None
-        return cls(weight.detach(), weight.detach().transpose(1, 2), bias.detach(), weight.grad, bias.grad)
+        parameters = layer.weight, layer.bias
+        tensors = [*(p.detach() for p in parameters), *(p.grad for p in parameters if p.grad is not None)]
+        return cls(*(t[0] if len(t) == 1 else t for t in tensors))
 
     def __call__(self, a: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, a, self.weight)
+        affine = torch.addmm if a.dim() == 2 else torch.baddbmm
+        return affine(self.bias, a, self.weight)
 
     def through(self, a: Tensor, d_y: Tensor) -> Tensor:
         """Write the gradients, from the layer's input and the gradient of its output; returns that of its input."""
-        torch.bmm(a.transpose(1, 2), d_y, out=self.d_weight)
-        torch.sum(d_y, 1, keepdim=True, out=self.d_bias)
-        return torch.bmm(d_y, self.transposed)
+        product = torch.mm if a.dim() == 2 else torch.bmm
+        product(a.mT, d_y, out=self.d_weight)
+        torch.sum(d_y, -2, keepdim=True, out=self.d_bias)
+        return product(d_y, self.weight.mT)
 
 
 def _relu(x: Tensor, mask: Tensor | None) -> Tensor:

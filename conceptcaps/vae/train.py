@@ -154,7 +154,8 @@ def _keep_best(state: Fit, bound: Tensor, patience: int) -> None:
     state.best_bound = torch.where(better, bound, state.best_bound)
     state.best_epoch[better] = state.epoch + 1
     for name, value in state.model.state_dict().items():
-        state.best[name][better] = value[better]
+        for member in better.nonzero().flatten().tolist():
+            state.best[name][member].copy_(value[member])
 
 
 def split(num_rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
