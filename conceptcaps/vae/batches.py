@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from conceptcaps.vae.model import BetaVAE, Masks
 
-_BATCHES_PER_BLOCK = 64
+_BATCHES_PER_BLOCK = 8
 
 
 class Bags(NamedTuple):
@@ -80,7 +81,7 @@ def batches(
         masks = model.draw_masks(len(block), generator)
         sizes = [min(batch_size, len(block) - begin) for begin in range(0, len(block), batch_size)]
         if world > 1:
-            own = torch.cat([torch.arange(rank, size, world) + i * batch_size for i, size in enumerate(sizes)])
+            own = torch.tensor([i * batch_size + j for i, size in enumerate(sizes) for j in range(rank, size, world)])
             block, epsilon = block[own], epsilon[own]
             masks = None if masks is None else (masks[0][own], masks[1][own])
         counts = [len(range(rank, size, world)) for size in sizes]
@@ -93,23 +94,20 @@ def batches(
 
 
 def _incidence(rows: Tensor, counts: list[int]) -> tuple[Iterator[Bags], Iterator[Bags]]:
-    """`Batch.tags` and `Batch.holders` of batches of `counts` rows each."""
-    num_tags = rows.shape[1]
-    size = torch.tensor(counts, device=rows.device)
-    batch_of_row = torch.repeat_interleave(size)
+    """`Batch.tags` and `Batch.holders` of batches of `counts` rows each; all but the last are equally many."""
+    most, num_tags, num_batches = counts[0], rows.shape[1], len(counts)
     row, tag = rows.nonzero(as_tuple=True)
-    batch = batch_of_row[row]
-    held = torch.bincount(batch, minlength=len(counts)).tolist()
-    tags = map(Bags, tag.split(held), _offsets(torch.bincount(row, minlength=len(rows)), counts))
-    place = batch * num_tags + tag
-    within = (row - (size.cumsum(0) - size)[batch])[torch.argsort(place, stable=True)]
-    per_tag = torch.bincount(place, minlength=len(counts) * num_tags)
-    return tags, map(Bags, within.split(held), _offsets(per_tag, [num_tags] * len(counts)))
+    batch = row // most
+    row_of_batch, tag_of_batch = row, batch * num_tags + tag
+    sizes = torch.bincount(batch, minlength=num_batches).tolist()
+    holder = (row - batch * most)[torch.argsort(tag_of_batch, stable=True)]
+    tags = list(_offsets(row_of_batch, num_batches, most))
+    tags[-1] = tags[-1][: counts[-1] + 1]
+    holders = _offsets(tag_of_batch, num_batches, num_tags)
+    return map(Bags, tag.split(sizes), tags), map(Bags, holder.split(sizes), holders)
 
 
-def _offsets(per_bag: Tensor, bags: list[int]) -> list[Tensor]:
-    """Where each bag begins in its own batch, from the numbers of members of all bags and of bags per batch."""
-    wide = max(bags)
-    padded = torch.nn.utils.rnn.pad_sequence(per_bag.split(bags), batch_first=True)
-    ends = torch.nn.functional.pad(padded.cumsum(1), (1, 0))
-    return [row[: count + 1] for row, count in zip(ends, bags)]
+def _offsets(bag: Tensor, num_batches: int, bags_of_batch: int) -> tuple[Tensor, ...]:
+    """`Bags.offsets` of each batch, from the number of every member's bag."""
+    counts = torch.bincount(bag, minlength=num_batches * bags_of_batch).view(num_batches, bags_of_batch)
+    return pad(counts.cumsum(1), (1, 0)).unbind()

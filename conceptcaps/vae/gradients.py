@@ -51,6 +51,7 @@ class Gradients:
         # Attributes of modules are looked up in several dictionaries: here once, and not at every step.
         self.layers = [_Layer.of(layer) for layer in model.children() if isinstance(layer, MemberLinear)]
         self.betas = betas[:, None, None] if len(betas) > 1 else betas
+        self._shares: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def write(self, batch: Batch) -> Tensor:
@@ -60,31 +61,37 @@ class Gradients:
             (2, M): the sums of reconstruction and KL terms over these rows, nats; see `BetaVAE.loss`.
         """
         encoder_hidden, encoder_out, decoder_hidden, decoder_out = self.layers
-        x, epsilon, beta = batch.x, batch.epsilon, self.betas / batch.size
-        encoder_mask, decoder_mask = batch.masks or (None, None)
+        x, (encoder_mask, decoder_mask) = batch.x, batch.masks or (None, None)
+        share, half_share = self._share(batch.size)
 
         encoded = _relu(batch.tags.sums(encoder_hidden.weight).add_(encoder_hidden.bias), encoder_mask)
         posterior = encoder_out(encoded)
         mean, log_variance = posterior.chunk(2, -1)
-        deviation = torch.exp(0.5 * log_variance)
-        z = torch.addcmul(mean, deviation, epsilon)
+        excess = torch.expm1(log_variance)
+        shift = torch.exp(0.5 * log_variance).mul_(batch.epsilon)
+        z = mean + shift
         decoded = _relu(decoder_hidden(z), decoder_mask)
         logits = decoder_out(decoded)
 
-        excess = deviation.square().sub_(1)
-        kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((-2, -1)).mul_(0.5)
+        kl = torch.addcmul(excess, mean, mean).sub_(log_variance).sum((-2, -1))
         reconstruction = F.softplus(logits).sub_(logits * x).sum((-2, -1))
 
         d_logits = logits.sigmoid_().sub_(x).div_(batch.size)
         d_decoded = _through_relu(decoder_out.through(decoded, d_logits), decoded, decoder_mask)
         d_z = decoder_hidden.through(z, d_decoded)
-        # The posterior's gradient takes its place: what comes through z, and beta times that of the KL term.
-        mean.mul_(beta).add_(d_z)
-        torch.addcmul(d_z.mul_(epsilon).mul_(deviation), excess, beta, out=log_variance).mul_(0.5)
+        # The posterior's gradient takes its place.
+        torch.addcmul(d_z, mean, share, out=mean)
+        torch.addcmul(excess.mul_(half_share), d_z, shift, value=0.5, out=log_variance)
         d_encoded = _through_relu(encoder_out.through(encoded, posterior), encoded, encoder_mask)
         encoder_hidden.d_weight.copy_(batch.holders.sums(d_encoded))
         torch.sum(d_encoded, -2, keepdim=True, out=encoder_hidden.d_bias)
-        return torch.stack([reconstruction, kl]).view(2, -1)
+        return torch.stack([reconstruction, kl.mul_(0.5)]).view(2, -1)
+
+    def _share(self, size: int) -> tuple[Tensor, Tensor]:
+        """beta / size, and half of it."""
+        if size not in self._shares:
+            self._shares[size] = self.betas / size, self.betas / (2 * size)
+        return self._shares[size]
 
 
 class _Layer(NamedTuple):
