@@ -8,7 +8,8 @@ Notation as in `model`: M members, B rows, V tags, H hidden units, L latent dime
 and, writing d_y for the gradient of the loss in y,
 
     d_logits = (sigmoid(logits) - x) / size
-    d_mean = d_z + beta mean / size        d_log_variance = (d_z e exp(log_variance / 2) + beta (variance - 1) / size) / 2
+    d_mean = d_z + beta mean / size
+    d_log_variance = (d_z e exp(log_variance / 2) + beta (exp(log_variance) - 1) / size) / 2
 
 An affine map y = a W + b has d_W = a' d_y, d_b = the sum of d_y over rows, and d_a = d_y W'.
 """

@@ -76,7 +76,7 @@ class BetaVAE(nn.Module):
         return self.decoder_out(hidden if mask is None else hidden * mask)
 
     def draw_masks(self, num_rows: int, generator: torch.Generator) -> Masks | None:
-        """Dropout for `num_rows` rows, its probability rounded to a multiple of 2^-16; None where the model has none."""
+        """Dropout of `num_rows` rows, its probability rounded to a multiple of 2^-16; None where the model has none."""
         dropped = round(self.dropout * 2**16)
         if not dropped:
             return None

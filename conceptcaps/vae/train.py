@@ -203,6 +203,7 @@ def _train_loop(settings: dict[str, Any]) -> None:
     matrix = torch.from_numpy(settings["matrix"]).float()
     train_rows, validation_rows = split(len(matrix), config.validation_fraction, seed)
     identity = {"config": config.model_dump_json(exclude={"resources", "checkpoint_epochs"}), "seed": seed}
+    identity["optimizer"] = "flat"  # a checkpoint of an earlier layout is no part of this fit
     state = start(matrix.shape[1], config, seed)
     for saved in _saved_state(run, identity):
         state.restore(saved)
