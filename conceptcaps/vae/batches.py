@@ -15,7 +15,11 @@ from torch.nn.functional import pad
 
 from conceptcaps.vae.model import BetaVAE, Masks
 
-_BATCHES_PER_BLOCK = 8
+_BATCHES_PER_BLOCK = 16
+"""Enough to share the cost of drawing and listing, and noise that stays in cache.
+
+Blocks of many megabytes are returned to the system and cleared anew, at a tenth of a fit.
+"""
 
 
 class Bags(NamedTuple):
