@@ -212,8 +212,8 @@ class MixtureProposer:
     def _draw(self, member: _Member, rng: np.random.Generator, count: int, given: np.ndarray) -> tuple[np.ndarray, ...]:
         """Tags in the member's order, uint8 (count, V), and the log probability of the given ones."""
         component = rng.choice(len(member.share), size=count, p=member.share)
-        # Tags are rows here: each step reads one contiguous line.
-        logits = member.bias.T[:, component] + self.tilt[member.order, None].astype(np.float32)
+        logits = (member.bias + self.tilt[member.order].astype(np.float32))[component]
+        # Tags are the rows of what each step reads whole, and the columns of what it adds to, a few rows at a time.
         uniform = rng.random((self.num_tags, count), dtype=np.float32)
         with np.errstate(divide="ignore"):
             noise = np.log(uniform) - np.log1p(-uniform)
@@ -222,11 +222,10 @@ class MixtureProposer:
         forced = np.isin(member.order, given)
         for j in range(self.num_tags):
             if forced[j]:
-                log_weight -= np.logaddexp(0, -logits[j].astype(np.float64))
+                log_weight -= np.logaddexp(0, -logits[:, j].astype(np.float64))
                 chosen = np.arange(count)
             else:
-                chosen = np.flatnonzero(noise[j] < logits[j])
+                chosen = (noise[j] < logits[:, j]).nonzero()[0]
             drawn[j, chosen] = 1
-            if len(chosen) and j + 1 < self.num_tags:
-                logits[j + 1 :, chosen] += member.weight[j, j + 1 :, None]
+            logits[chosen, j + 1 :] += member.weight[j, j + 1 :]
         return drawn.T, log_weight

@@ -20,13 +20,15 @@ from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import scaling
 from conceptcaps.seeding import derive
-from conceptcaps.vae.model import BetaVAE, Masks
+from conceptcaps.vae.adam import Adam
+from conceptcaps.vae.batches import batches
+from conceptcaps.vae.gradients import Gradients, flatten
+from conceptcaps.vae.model import BetaVAE
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = ("vae", "checkpoint.pt")
 _VALIDATION_SAMPLES = 8
-_BATCHES_PER_BLOCK = 64
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Fit:
 
     Attributes:
         model: M members, one per beta.
+        optimizer: of all of the model's parameters, laid into one vector.
         best: each member's weights at its best validation bound.
         best_bound: (M,) nats per row, higher is better.
         best_epoch: (M,) the epoch of `best`.
@@ -42,7 +45,7 @@ class Fit:
     """
 
     model: BetaVAE
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     best: dict[str, Tensor]
     best_bound: Tensor
     best_epoch: Tensor
@@ -69,7 +72,7 @@ def start(num_tags: int, config: VaeConfig, seed: int) -> Fit:
     """A fit at epoch 0, a member for `config.beta` and for each of `config.betas`."""
     members = 1 + len(config.betas)
     model = BetaVAE(num_tags, config.hidden_dim, config.latent_dim, config.dropout, members, derive(seed, "weights"))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    optimizer = Adam(*flatten(model), config.learning_rate)
     best = {name: value.clone() for name, value in model.state_dict().items()}
     return Fit(model, optimizer, best, torch.full((members,), -torch.inf), torch.zeros(members, dtype=torch.int64))
 
@@ -113,38 +116,18 @@ def fit(
 
 def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """One pass; returns the mean of each loss term per member, over this worker's rows."""
-    model, rank, world = state.model, *_place()
-    mine = slice(rank, None, world)
-    totals = torch.zeros(2, model.members)
+    model, (rank, world) = state.model, _place()
+    totals = torch.zeros(2, model.members, device=train.device)
     seen = 0
-    for x, epsilon, masks in _batches(model, train, batch_size, generator):
-        own_masks = None if masks is None else (masks[0][mine], masks[1][mine])
-        loss = model.loss(x[mine], epsilon[mine], own_masks)
-        terms = torch.stack(loss).sum(2)  # (2, M)
-        total = (terms[0] + betas * terms[1]).sum() / len(x)
-        state.optimizer.zero_grad(set_to_none=False)
-        total.backward()
-        _sum_gradients(model, world)
-        state.optimizer.step()
-        totals += terms.detach()
-        seen += len(x[mine])
+    gradients, optimizer = Gradients(model, betas), state.optimizer
+    for batch in batches(model, train, batch_size, generator, rank, world):
+        totals += gradients.write(batch)
+        _sum_over_workers(optimizer.gradient, world)
+        optimizer.step()
+        seen += len(batch.x)
     if not bool(torch.isfinite(totals).all()):
         raise InputError("the VAE's loss", "is not finite", "Lower vae.learning_rate")
     return tuple(totals / max(seen, 1))
-
-
-def _batches(
-    model: BetaVAE, train: Tensor, batch_size: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor, Masks | None]]:
-    """Rows in random order with their noise: whole blocks are gathered and drawn at once, and batches are views."""
-    order = torch.randperm(len(train), generator=generator)
-    for block in order.split(_BATCHES_PER_BLOCK * batch_size):
-        rows = train[block]
-        epsilon = torch.randn(len(block), model.latent_dim, generator=generator)
-        masks = model.draw_masks(len(block), generator)
-        for begin in range(0, len(block), batch_size):
-            part = slice(begin, begin + batch_size)
-            yield rows[part], epsilon[part], None if masks is None else (masks[0][part], masks[1][part])
 
 
 def _place() -> tuple[int, int]:
@@ -154,14 +137,9 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-def _sum_gradients(model: BetaVAE, world: int) -> None:
-    if world == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+def _sum_over_workers(gradient: Tensor, world: int) -> None:
+    if world > 1:
+        distributed.all_reduce(gradient)
 
 
 def _validation_bound(model: BetaVAE, validation: Tensor, seed: int) -> Tensor:
@@ -176,7 +154,8 @@ def _keep_best(state: Fit, bound: Tensor, patience: int) -> None:
     state.best_bound = torch.where(better, bound, state.best_bound)
     state.best_epoch[better] = state.epoch + 1
     for name, value in state.model.state_dict().items():
-        state.best[name][better] = value[better]
+        for member in better.nonzero().flatten().tolist():
+            state.best[name][member].copy_(value[member])
 
 
 def split(num_rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,6 +203,7 @@ def _train_loop(settings: dict[str, Any]) -> None:
     matrix = torch.from_numpy(settings["matrix"]).float()
     train_rows, validation_rows = split(len(matrix), config.validation_fraction, seed)
     identity = {"config": config.model_dump_json(exclude={"resources", "checkpoint_epochs"}), "seed": seed}
+    identity["optimizer"] = "flat"  # a checkpoint of an earlier layout is no part of this fit
     state = start(matrix.shape[1], config, seed)
     for saved in _saved_state(run, identity):
         state.restore(saved)

@@ -75,34 +75,41 @@ def test_resumes_where_it_was_killed(matrix, tmp_path):
 
 
 def test_workers_share_one_loss(matrix, monkeypatch):
-    whole = fit(matrix, epochs=1)
-    rows = torch.from_numpy(matrix).float()
-    config = VaeConfig(**{**SMALL, "epochs": 1})
-    gradients = []
-    for rank in range(3):
-        monkeypatch.setattr(training, "_place", lambda rank=rank: (rank, 3))
-        monkeypatch.setattr(
-            training,
-            "_sum_gradients",
-            lambda model, world: gradients.append([p.grad.clone() for p in model.parameters()]),
-        )
+    """What three workers sum is what one has, also where the last batch has fewer rows than there are workers."""
+    rows = torch.from_numpy(matrix).float()[:102]
+    config = VaeConfig(**SMALL)
+
+    def gradients(rank: int, world: int) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = []
+        monkeypatch.setattr(training, "_place", lambda: (rank, world))
+        monkeypatch.setattr(training, "_sum_over_workers", lambda gradient, _: found.append(gradient.clone()))
         state = training.start(12, config, 5)
         monkeypatch.setattr(state.optimizer, "step", lambda: None)
-        training._epoch(state, rows[20:], torch.tensor([1.0]), 20, torch.Generator().manual_seed(1))
-    monkeypatch.setattr(training, "_place", lambda: (0, 1))
-    state = training.start(12, config, 5)
-    alone: list = []
-    monkeypatch.setattr(
-        training, "_sum_gradients", lambda model, world: alone.append([p.grad.clone() for p in model.parameters()])
-    )
-    monkeypatch.setattr(state.optimizer, "step", lambda: None)
-    training._epoch(state, rows[20:], torch.tensor([1.0]), 20, torch.Generator().manual_seed(1))
-    steps = len(alone)
-    assert whole.epoch == 1
-    for step in range(steps):
-        for k, expected in enumerate(alone[step]):
-            summed = sum(gradients[rank * steps + step][k] for rank in range(3))
-            torch.testing.assert_close(summed, expected, atol=1e-5, rtol=1e-4)
+        training._epoch(state, rows, torch.tensor([1.0]), 20, torch.Generator().manual_seed(1))
+        return found
+
+    alone, workers = gradients(0, 1), [gradients(rank, 3) for rank in range(3)]
+    assert len(alone) == 6
+    for expected, *shares in zip(alone, *workers, strict=True):
+        torch.testing.assert_close(sum(shares), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_fit_is_autograds(matrix):
+    """The loop against the plainest one: autograd of `BetaVAE.loss`, `torch.optim.Adam`, the same batches."""
+    rows = torch.from_numpy(matrix).float()
+    config = VaeConfig(**{**SMALL, "epochs": 3}, beta=0.5, betas=(2.0,))
+    fitted = training.fit(rows[20:], rows[:20], config, seed=5)
+    model = training.start(12, config, 5).model
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    for epoch in range(3):
+        generator = torch.Generator().manual_seed(training.derive(5, "epoch", epoch))
+        for batch in training.batches(model, rows[20:], config.batch_size, generator):
+            reconstruction, kl = model.loss(batch.x, batch.epsilon, batch.masks)
+            optimizer.zero_grad()
+            (reconstruction + torch.tensor([[0.5], [2.0]]) * kl).sum().div(batch.size).backward()
+            optimizer.step()
+    again = training._validation_bound(model, rows[:20], 5)
+    torch.testing.assert_close(torch.tensor(fitted.history[-1]["validation_bound"]), again, atol=1e-4, rtol=1e-5)
 
 
 def test_too_few_rows():
