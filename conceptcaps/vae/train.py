@@ -12,7 +12,7 @@ import numpy as np
 import ray.train
 import torch
 from ray.train import RunConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, distributed
 
 from conceptcaps.config.vae import VaeConfig
@@ -117,7 +117,7 @@ def fit(
 def _epoch(state: Fit, train: Tensor, betas: Tensor, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """One pass; returns the mean of each loss term per member, over this worker's rows."""
     model, (rank, world) = state.model, _place()
-    totals = torch.zeros(2, model.members, device=train.device)
+    totals = torch.zeros(2, model.members)
     seen = 0
     gradients, optimizer = Gradients(model, betas), state.optimizer
     for batch in batches(model, train, batch_size, generator, rank, world):
@@ -184,7 +184,11 @@ def train_on_ray(matrix: np.ndarray, config: VaeConfig, run: RunDir, seed: int) 
     storage = {"storage_path": run.path("vae", "ray_train"), "storage_filesystem": run.fs, "name": "fit"}
     plan = scaling(config.resources)
     run_config = RunConfig(**storage) if plan.num_workers else None
-    TorchTrainer(_train_loop, train_loop_config=settings, scaling_config=plan, run_config=run_config).fit()
+    # On CPUs, wherever the workers are: a step of this model is shorter than a GPU's launches and transfers.
+    sums = TorchConfig(backend="gloo")
+    TorchTrainer(
+        _train_loop, train_loop_config=settings, scaling_config=plan, run_config=run_config, torch_config=sums
+    ).fit()
     state = start(matrix.shape[1], config, seed)
     state.restore(torch.load(io.BytesIO(run.read_bytes(*CHECKPOINT)), weights_only=True)["fit"])
     state.model.load_state_dict(state.best)

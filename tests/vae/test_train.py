@@ -48,6 +48,15 @@ def test_a_sweep_gives_each_beta_its_own_fit(matrix):
     assert sweep.history[-1]["kl"][0] > sweep.history[-1]["kl"][1]
 
 
+@pytest.mark.slow
+def test_two_ray_workers_have_the_history_of_one(cluster, matrix, tmp_path):
+    alone = training.train_on_ray(matrix, VaeConfig(**SMALL), RunDir(tmp_path / "one"), seed=5)
+    two = VaeConfig(**SMALL, resources={"workers": 2, "num_cpus": 0.5})
+    shared = training.train_on_ray(matrix, two, RunDir(tmp_path / "two"), seed=5)
+    for one, both in zip(alone.history, shared.history, strict=True):
+        assert both["validation_bound"] == pytest.approx(one["validation_bound"], abs=1e-4)
+
+
 def test_resumes_where_it_was_killed(matrix, tmp_path):
     run = RunDir(tmp_path / "run")
     whole = training.train_on_ray(matrix, VaeConfig(**SMALL), RunDir(tmp_path / "other"), seed=5)
