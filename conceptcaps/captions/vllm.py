@@ -77,7 +77,10 @@ def engine_kwargs(config: VllmConfig, device: Device, adapter: str | None = None
     if device == "cpu":
         arguments["logits_processors"] = [SAMPLER]
     if adapter:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, adapter_rank(adapter))}
+        # On a CPU vLLM 0.32 gives requests without an adapter the last of the places for adapters, where others beside
+        # them have one: a second place, which stays zero, is none.
+        places = 1 if device == "gpu" else 2
+        arguments |= {"enable_lora": True, "max_loras": places, "max_lora_rank": max(8, adapter_rank(adapter))}
     return arguments
 
 

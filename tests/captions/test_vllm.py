@@ -119,7 +119,8 @@ def test_a_cpu_engine_draws_by_our_sampler_and_a_gpu_engine_by_its_own():
 def test_the_engine_knows_the_adapters_rank(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12, "rank_pattern": {"q_proj": 20}}))
     arguments = vllm.engine_kwargs(VllmConfig(), "gpu", str(tmp_path))
-    assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 32)
+    assert (arguments["enable_lora"], arguments["max_lora_rank"], arguments["max_loras"]) == (True, 32, 1)
+    assert vllm.engine_kwargs(VllmConfig(), "cpu", str(tmp_path))["max_loras"] == 2
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json", '{"r": 4096}'])

@@ -97,7 +97,7 @@ def test_one_engine_answers_with_and_without_its_adapter(first, tmp_path):
     assert "max_model_len" in answers[-1].error
     bare, adapted = ([clean_reply(a.text) for a in answers[k : k + 8]] for k in (0, 8))
     # An engine that can take adapters rounds otherwise than one that cannot: a sampled word may turn.
-    assert sum(a == row["caption"] for a, row in zip(bare, first[6:14], strict=True)) >= 4
+    assert sum(a == row["caption"] for a, row in zip(bare, first[6:14], strict=True)) >= 6
     assert adapted != bare
 
 
