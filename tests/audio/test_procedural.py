@@ -110,7 +110,9 @@ def test_faster_tempo_has_more_onsets():
         for tag in ("slow tempo", "medium tempo", "fast tempo"):
             arrangement = replace(drawn(seed, "pop"), bpm=drawn(seed, tag).bpm)
             envelope = onset_envelope(clip(arrangement, seed))
-            peaks, _ = signal.find_peaks(envelope, height=0.5 * envelope.std(), distance=8)  # accents and what is between
+            peaks, _ = signal.find_peaks(
+                envelope, height=0.5 * envelope.std(), distance=8
+            )  # accents and what is between
             counts.append(len(peaks))
         found.append(counts)
     slow, medium, fast = np.array(found).T
