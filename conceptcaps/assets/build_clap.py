@@ -4,7 +4,7 @@ A small ClapModel (HTSAT over mel bands, Roberta over byte pairs) is trained on 
 of them: of the whole tag set, and of single tags of it, as tag verification asks. Beside the contrastive loss of CLAP
 (Wu et al. 2023, section 2.1) both towers predict, through one shared linear layer, attributes of the synthesiser: the
 audio those that it rendered, a text those that it makes likely. The layer is dropped at the end, and makes a few
-thousand clips enough.
+thousand clips enough. Then the text tower alone learns on, single tags by what is true of the clips (`clap_texts`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from conceptcaps.alignment.mel import MelFrontEnd
 from conceptcaps.assets import clap_data
 from conceptcaps.assets.clap_quality import measure
 from conceptcaps.assets.clap_sets import composed_sets
+from conceptcaps.assets.clap_texts import Statements, make_statements, truth_loss
 from conceptcaps.assets.tag_words import TagSet
 from conceptcaps.audio.arrangement import arrange
 from conceptcaps.seeding import derive, generator
@@ -45,9 +46,11 @@ NUM_ARRANGED = 3
 """Arrangements from which it is estimated what a text makes likely."""
 VOCAB_SIZE = 4000
 MAX_TOKENS = 126
-EPOCHS = 16
+EPOCHS = 24
 WARM_UP = 150
 """Steps."""
+TUNE_STEPS, TUNE_RATE = 400, 6e-4
+"""Of the text tower alone."""
 PAD = 1
 SPECIAL_TOKENS = {
     "bos_token": "<s>",
@@ -256,10 +259,7 @@ def _loss(model: ClapModel, head: nn.Linear, batch: Batch) -> torch.Tensor:
     longer = torch.zeros(len(batch.mel), 1, dtype=torch.bool)
     with torch.autocast("cpu", torch.bfloat16):  # twice as fast; the losses are in single precision
         audio = model.get_audio_features(input_features=batch.mel[:, None], is_longer=longer).pooler_output
-        texts = [
-            model.get_text_features(input_ids=tokens, attention_mask=(tokens != PAD).long()).pooler_output
-            for tokens, _ in batch.texts
-        ]
+        texts = [_read(model, tokens) for tokens, _ in batch.texts]
     scale = model.logit_scale_a.exp().clamp(max=50)
     loss = 10 * _told(head, audio.float(), batch.attributes)
     for text, (_, likely), weight in zip(texts, batch.texts, WEIGHTS, strict=True):
@@ -292,6 +292,46 @@ def batches(corpus: Corpus, epochs: int, batch_size: int) -> Iterator[Batch]:
             yield Batch(mel, corpus.attributes[rows].float(), texts)
 
 
+def tune_texts(model: ClapModel, tokenizer: PreTrainedTokenizerFast, corpus: Corpus, said: Statements) -> None:
+    """Teach the text tower on, the audio tower as it is: statements by their truth, whole texts by contrast."""
+    torch.manual_seed(derive(SEED, "tune") % 2**32)
+    model.eval().requires_grad_(False)
+    audio = torch.cat([_hear(model, corpus.mel[start : start + 100]) for start in range(0, len(corpus.mel), 100)])
+    parameters = [*model.text_model.parameters(), *model.text_projection.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(parameters, lr=TUNE_RATE, weight_decay=0.05, betas=(0.9, 0.98))
+    scale, rng = model.logit_scale_a.exp().clamp(max=50), generator(SEED, "tune")
+    model.text_model.train()
+    for step in range(TUNE_STEPS):
+        rows = torch.as_tensor(rng.integers(len(audio), size=96))
+        chosen = rng.permutation(len(said.tags))[:128]
+        texts = tokenizer(said.say(chosen, rng), padding=True, return_tensors="pt")["input_ids"]
+        true = torch.as_tensor(said.true[rows][:, chosen], dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            statements, whole = (_read(model, tokens) for tokens in (texts, corpus.whole.draw(rows, rng)[0]))
+        loss = truth_loss(scale * audio[rows] @ statements.float().T, true)
+        loss = loss + _contrast(scale * audio[rows] @ whole.float().T)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = TUNE_RATE * min(1.0, (step + 1) / 50, 1 - step / TUNE_STEPS)
+        optimiser.step()
+        if step % 20 == 0:
+            logger.info("text step %d of %d, loss %.3f", step, TUNE_STEPS, loss.item())
+
+
+@torch.no_grad()
+def _hear(model: ClapModel, mel: torch.Tensor) -> torch.Tensor:
+    longer = torch.zeros(len(mel), 1, dtype=torch.bool)
+    return model.get_audio_features(input_features=mel.float()[:, None], is_longer=longer).pooler_output
+
+
+def _read(model: ClapModel, tokens: torch.Tensor) -> torch.Tensor:
+    return model.get_text_features(input_ids=tokens, attention_mask=(tokens != PAD).long()).pooler_output
+
+
 def save(model: ClapModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """The checkpoint in transformers' layout, weights in float16."""
     model.eval().half().save_pretrained(folder)
@@ -313,6 +353,9 @@ def build(folder: Path, epochs: int) -> dict[str, float]:
     torch.manual_seed(derive(SEED, "weights") % 2**32)
     model = ClapModel(model_config(len(tokenizer)))
     train(model, corpus, epochs)
+    save(model, tokenizer, folder)  # to go on from what float16 keeps, as a second run can
+    heard = [attributes(clap_data.flat(tags), derive(SEED, "clip", i)) for i, tags in enumerate(sets)]
+    tune_texts(model, tokenizer, corpus, make_statements(sets, heard, attributes))
     save(model, tokenizer, folder)
     quality = measure(str(folder), held_out, derive(SEED, "held out"))
     report = {**quality, "epochs": epochs, "train_clips": len(sets), "minutes": (time.monotonic() - started) / 60}
