@@ -27,7 +27,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 from conceptcaps import signal
 from conceptcaps.alignment.clap import EMBEDDED, ClapAligner, load_checkpoint
 from conceptcaps.alignment.tags import embed_tags, margins, tag_scores
-from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
+from conceptcaps.alignment.threshold import Threshold, calibrate, centred, null_scores
 from conceptcaps.assets.clap_quality import retrieval, separation
 from conceptcaps.audio.arrangement import Arrangement, arrange
 from conceptcaps.audio.checks import Measures, problem
@@ -71,6 +71,7 @@ def main() -> None:
     clips = [arrange(tags, seed) for tags, seed in zip(sets, seeds, strict=True)]
     result["tags"] |= rendered(found, vocabulary.encode(sets), vocabulary, clips)
     result["filter"] = spoiled(aligner, synthesiser, audio, waves, heard, text, captions)
+    result["centred"] = by_the_run(heard, text, captions)
     with tempfile.TemporaryDirectory() as folder:
         models = {"packaged": EMBEDDED, "published sizes": write_htsat(Path(folder))}
         few = waves[:TIMED], synthesiser.sampling_rate, captions[:TIMED]
@@ -184,6 +185,19 @@ def spoiled(
         "noise": rejected([0.2 * rng.standard_normal(c.shape).astype(np.float32) for c in clips], texts),
         "clipped": rejected([np.clip(c * 20, -1, 1) for c in clips], texts),
         "swapped captions": rejected(clips, np.roll(texts, 1, axis=0)),
+    }
+
+
+def by_the_run(heard: np.ndarray, text: np.ndarray, captions: list[str]) -> dict[str, float]:
+    """Pairs, and what a calibrated threshold loses, where embeddings are less the calibration rows' mean."""
+    audio, texts = (centred(side, side[:CALIBRATION].mean(0)) for side in (heard, text))
+    null = null_scores(audio[:CALIBRATION], texts[:CALIBRATION], captions[:CALIBRATION])
+    cut = calibrate(null, AlignmentConfig().threshold.quantile)
+    audio, texts = audio[CALIBRATION:], texts[CALIBRATION:]
+    return {
+        "auc": separation(audio @ texts.T),
+        "sound": float(np.mean((audio * texts).sum(1) < cut)),
+        "swapped captions": float(np.mean((audio * np.roll(texts, 1, axis=0)).sum(1) < cut)),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from conceptcaps.alignment.windows import unit
 from conceptcaps.errors import InputError
 
 BELOW = "below_threshold"
@@ -49,6 +50,17 @@ def null_scores(audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable])
             "Raise alignment.threshold.num_calibration or specs.num_samples, or use method 'absolute'",
         )
     return scores.astype(np.float32)
+
+
+def centred(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Unit-length (num_rows, dim) embeddings less what those of a run have in common.
+
+    Args:
+        embeddings: float (num_rows, dim), unit length, of clips or of captions.
+        mean: float (dim,), over clips or captions of the run, such as those that calibrate. All texts share a part
+            that says nothing of a clip (Liang et al. 2022, 'Mind the gap'), and cosines depend on how large it is.
+    """
+    return unit(embeddings - mean)
 
 
 def calibrate(scores: np.ndarray, quantile: float) -> float:

@@ -352,9 +352,9 @@ def build(folder: Path, epochs: int) -> dict[str, float]:
     corpus = prepare(sets, tokenizer, texts)
     torch.manual_seed(derive(SEED, "weights") % 2**32)
     model = ClapModel(model_config(len(tokenizer)))
-    train(model, corpus, epochs)
-    save(model, tokenizer, folder)  # to go on from what float16 keeps, as a second run can
     heard = [attributes(clap_data.flat(tags), derive(SEED, "clip", i)) for i, tags in enumerate(sets)]
+    train(model, corpus, epochs)
+    save(model, tokenizer, folder)  # the second lesson goes on from what float16 keeps, so that it can be run alone
     tune_texts(model, tokenizer, corpus, make_statements(sets, heard, attributes))
     save(model, tokenizer, folder)
     quality = measure(str(folder), held_out, derive(SEED, "held out"))
