@@ -121,7 +121,9 @@ def _meaning(told: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarra
         told: bool (num_seeds, num_words), arrangements of the tag.
         plain: bool (num_seeds, num_words), arrangements of nothing under the same seeds.
     """
-    return told.all(0) & ~plain.all(0), ~told.any(0) & plain.any(0)
+    asked: np.ndarray = told.all(0) & ~plain.all(0)
+    refused: np.ndarray = ~told.any(0) & plain.any(0)
+    return asked, refused
 
 
 def _encode(words: Sequence[str], index: dict[str, int]) -> np.ndarray:

@@ -85,7 +85,8 @@ def _sweep(start: float, end: float, glide: float, decay: float, rate: int, seco
 def _burst(name: str, low: float, high: float, decay: float, num_samples: int, rate: int) -> np.ndarray:
     """Band-passed noise that dies away."""
     noise = generator(0, "drum", name).standard_normal(num_samples)
-    band = signal.butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos")
+    edges = [min(low, 0.4 * rate), min(high, 0.45 * rate)]
+    band = signal.butter(2, edges, "bandpass", fs=rate, output="sos")
     return signal.sosfilt(band, noise) * np.exp(-np.arange(num_samples) / (decay * rate))
 
 

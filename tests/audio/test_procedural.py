@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from conceptcaps.audio.arrangement import Arrangement, arrange
+from conceptcaps.audio.percussion import KITS
 from conceptcaps.audio.procedural import SAMPLING_RATE, ProceduralSynthesiser, render
 from conceptcaps.config.audio import AudioConfig
 
@@ -249,3 +250,12 @@ def test_caption_stands_in_for_missing_tags():
     by_tags = synthesiser({"seed": [3], "aspect_list": [["a soft flute", "slow tempo"]]})[0]
     by_caption = synthesiser({"seed": [3], "aspect_list": [None], "caption": ["A soft flute, slow tempo."]})[0]
     assert np.array_equal(by_tags, by_caption)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
+def test_every_drum_sounds_at_any_rate(rate):
+    for kit in KITS:
+        heard = replace(Arrangement(kit=kit), hits=("clap", "cymbal", "hat", "rim", "shaker", "snare", "tom"))
+        wave = render(heard, 1.0, rate, 0)
+        assert wave.shape == (1, rate)
+        assert np.isfinite(wave).all()
