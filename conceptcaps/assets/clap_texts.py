@@ -121,9 +121,8 @@ def _meaning(told: np.ndarray, plain: np.ndarray) -> tuple[np.ndarray, np.ndarra
         told: bool (num_seeds, num_words), arrangements of the tag.
         plain: bool (num_seeds, num_words), arrangements of nothing under the same seeds.
     """
-    asked: np.ndarray = told.all(0) & ~plain.all(0)
-    refused: np.ndarray = ~told.any(0) & plain.any(0)
-    return asked, refused
+    sure, usual = told.astype(float).mean(0), plain.astype(float).mean(0)
+    return (sure == 1) & (usual < 1), (sure == 0) & (usual > 0)
 
 
 def _encode(words: Sequence[str], index: dict[str, int]) -> np.ndarray:
