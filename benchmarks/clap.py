@@ -4,8 +4,9 @@
 
 Real tag sets are captioned by the grammar and played by the procedural synthesiser. Printed and kept: how matched pairs
 stand against mismatched ones; for each tag with enough clips, how the margins of tag verification tell clips that carry
-it from clips that do not; what the signal checks and the calibrated threshold together reject of sound clips and of
-spoiled ones; and clips per second against transformers' extractor, tokenizer and model called clip by clip, in turn.
+it from clips that do not, by the rows' tags and by what was rendered; what the signal checks and the calibrated
+threshold together reject of sound clips and of spoiled ones; and clips per second against transformers' extractor,
+tokenizer and model called clip by clip, in turn.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from conceptcaps import signal
 from conceptcaps.alignment.clap import EMBEDDED, ClapAligner, load_checkpoint
 from conceptcaps.alignment.tags import embed_tags, margins, tag_scores
 from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
+from conceptcaps.alignment.windows import unit
 from conceptcaps.assets.clap_quality import retrieval, separation
+from conceptcaps.audio.arrangement import Arrangement, arrange
 from conceptcaps.audio.checks import Measures, problem
+from conceptcaps.audio.keywords import read
 from conceptcaps.audio.procedural import ProceduralSynthesiser
 from conceptcaps.captions.grammar import GrammarCaptioner
 from conceptcaps.captions.lora import read_pairs, row_tags
@@ -39,6 +43,7 @@ from conceptcaps.vocabulary import Vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "clap.json"
 ENOUGH = 10  # clips with a tag, and without, from which its separation is measured
+NONE = "no percussion"
 TEMPI = {"slow": ("slow tempo",), "fast": ("fast tempo", "uptempo", "upbeat")}
 CALIBRATION, TIMED = 64, 32
 
@@ -64,8 +69,10 @@ def main() -> None:
     result["pairs"] = {"auc": separation(heard @ text.T)} | retrieval(heard @ text.T)
     rows = vocabulary.encode(sets)
     found = margins(tag_scores(heard, embed_tags(aligner, vocabulary)), rows, vocabulary)
-    result["tags"] = verification(found, rows, vocabulary)
+    clips = [arrange(tags, seed) for tags, seed in zip(sets, seeds, strict=True)]
+    result["tags"] = verification(found, rows, vocabulary) | rendered(found, rows, vocabulary, clips)
     result["filter"] = spoiled(aligner, synthesiser, audio, waves, heard, text, captions)
+    result["centred"] = by_the_run(heard, text, captions)
     with tempfile.TemporaryDirectory() as folder:
         models = {"packaged": EMBEDDED, "published sizes": write_htsat(Path(folder))}
         few = waves[:TIMED], synthesiser.sampling_rate, captions[:TIMED]
@@ -100,6 +107,58 @@ def verification(found: np.ndarray, rows: np.ndarray, vocabulary: Vocabulary) ->
     return {"fast_against_slow": tempo, "median": median, "each": areas}
 
 
+def rendered(
+    found: np.ndarray, rows: np.ndarray, vocabulary: Vocabulary, clips: list[Arrangement]
+) -> dict[str, dict[str, float]]:
+    """The same against what is heard: clips that carry a tag, from clips that do not sound as it asks.
+
+    A row need not name everything that its clip has, and often names it by another tag: 'piano' is to be found in
+    clips of 'piano accompaniment', and in those whose piano nobody asked for.
+    """
+    instruments = {}
+    for tag in vocabulary.tags:
+        at, needs = vocabulary.index[tag], asked(tag)
+        present, lacking = rows[:, at] > 0, ~np.array([needs <= sounding(clip) for clip in clips])
+        judged = np.isfinite(found[:, at]) & (present | lacking)
+        enough = min(present[judged].sum(), lacking[judged].sum()) >= ENOUGH
+        if enough and needs and vocabulary.category_of(tag) == "instrument":
+            instruments[tag] = float(roc_auc_score(present[judged], found[judged, at]))
+    struck = [vocabulary.index[t] for t in vocabulary.tags if read([t]).on & {"percussion"} and t != NONE]
+    absence = vocabulary.index[NONE]
+    difference = np.nanmax(found[:, struck], axis=1) - found[:, absence]
+    tagged = {True: rows[:, struck].any(1), False: rows[:, absence] > 0}
+    heard, either = np.array([clip.percussion for clip in clips]), tagged[True] ^ tagged[False]
+    percussion = {"clips with drums against clips without": float(roc_auc_score(heard, difference))}
+    if tagged[False].any():
+        percussion["tags of drums against 'no percussion'"] = float(
+            roc_auc_score(tagged[True][either], difference[either])
+        )
+        percussion["rows with 'no percussion'"] = int(tagged[False].sum())
+    return {
+        "percussion": percussion,
+        "instruments heard": {"median": float(np.median(list(instruments.values()))), **instruments},
+    }
+
+
+def asked(tag: str) -> set[str]:
+    """What must sound for an instrument tag to be true, in the words of `sounding`."""
+    cues = read([tag])
+    wanted = {*cues.instruments, *cues.hits, *cues.kit, *cues.on}
+    wanted |= {f"no {part}" for part in cues.off} | {f"bass {style}" for style in cues.bass_style}
+    return wanted - {"voice"} if wanted & {"male", "female"} else wanted
+
+
+def sounding(clip: Arrangement) -> set[str]:
+    """What a clip has: instruments, drums, kit, bass and voices, and of the parts those that it lacks."""
+    parts = {"percussion": clip.percussion, "bass": clip.bass, "voice": clip.voice is not None}
+    found = {clip.lead, *clip.others} | {name if there else f"no {name}" for name, there in parts.items()}
+    if clip.percussion:
+        found |= {clip.kit, *clip.hits}
+    if clip.bass:
+        found.add(f"bass {clip.bass_style}")
+    return found | ({"male", "female"} if clip.voice == "duet" else {str(clip.voice)})
+
+
 def spoiled(
     aligner: ClapAligner,
     synthesiser: ProceduralSynthesiser,
@@ -127,6 +186,28 @@ def spoiled(
         "noise": rejected([0.2 * rng.standard_normal(c.shape).astype(np.float32) for c in clips], texts),
         "clipped": rejected([np.clip(c * 20, -1, 1) for c in clips], texts),
         "swapped captions": rejected(clips, np.roll(texts, 1, axis=0)),
+    }
+
+
+def centred(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Unit-length (num_rows, dim) embeddings less what those of a run have in common.
+
+    All texts share a part that says nothing of a clip (Liang et al. 2022, 'Mind the gap'), and cosines depend on how
+    large it is.
+    """
+    return unit(embeddings - mean)
+
+
+def by_the_run(heard: np.ndarray, text: np.ndarray, captions: list[str]) -> dict[str, float]:
+    """Pairs, and what a calibrated threshold loses, where embeddings are less the calibration rows' mean."""
+    audio, texts = (centred(side, side[:CALIBRATION].mean(0)) for side in (heard, text))
+    null = null_scores(audio[:CALIBRATION], texts[:CALIBRATION], captions[:CALIBRATION])
+    cut = calibrate(null, AlignmentConfig().threshold.quantile)
+    audio, texts = audio[CALIBRATION:], texts[CALIBRATION:]
+    return {
+        "auc": separation(audio @ texts.T),
+        "sound": float(np.mean((audio * texts).sum(1) < cut)),
+        "swapped captions": float(np.mean((audio * np.roll(texts, 1, axis=0)).sum(1) < cut)),
     }
 
 

@@ -140,7 +140,11 @@ def test_served_captions_and_audio_depend_on_the_seed_alone(cluster, tmp_path):
     assert [row["status"] for row in before].count(schema.ACCEPTED) >= 12
     assert len({row["caption"] for row in before}) > 8
     for a, b in zip(before, after, strict=True):
-        for measured in ("clap_score", "clap_score_min", "audio_embedding"):  # CLAP's matrix products round with the batch
+        for measured in (
+            "clap_score",
+            "clap_score_min",
+            "audio_embedding",
+        ):  # CLAP's matrix products round with the batch
             assert a.pop(measured) == pytest.approx(b.pop(measured), abs=1e-4)
         assert a == b
 

@@ -7,24 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conceptcaps.alignment.tags import PROMPTS
 from conceptcaps.assets.corpus import load_corpus, load_taxonomy
+from conceptcaps.assets.tag_words import TagSet
 from conceptcaps.audio.arrangement import arrange
 from conceptcaps.audio.procedural import render
-from conceptcaps.audio.words import WORDS
 from conceptcaps.captions.grammar import GrammarCaptioner
 from conceptcaps.seeding import derive, generator
-from conceptcaps.vocabulary import Vocabulary
+from conceptcaps.vocabulary import CATEGORIES, Vocabulary
 
-_FREE_KINDS = {
-    "genre": (("patterns", 0.9, 2),),
-    "mood": (("mode", 0.4, 1), ("brightness", 0.3, 1), ("energy", 0.35, 1), ("flags", 0.25, 1), ("space", 0.15, 1)),
-    "instrument": (("instruments", 0.9, 3), ("hits", 0.3, 1), ("bass_style", 0.3, 1), ("on", 0.7, 2), ("kit", 0.2, 1)),
-    "tempo": (("tempo", 0.7, 1), ("feel", 0.15, 1)),
-}
-"""category -> (table of words, how likely it is drawn from, most tags drawn)."""
-
-TagSet = dict[str, list[str]]
-"""category -> tags."""
+FRAMES = ("{}", "{}.", "music with {}", "A recording that features {}.", "This song has {}.", "tags: {}")
+"""What a list of tags is said in."""
 
 
 def corpus_sets() -> list[TagSet]:
@@ -36,29 +29,7 @@ def corpus_sets() -> list[TagSet]:
 
 def _split(tags: Sequence[str], vocabulary: Vocabulary) -> TagSet:
     columns = vocabulary.columns(tags)
-    return {category: columns[f"{category}_aspects"] for category in _FREE_KINDS}
-
-
-def free_sets(number: int, seed: int) -> list[TagSet]:
-    """Tag sets in words that the corpus does not use: any that the synthesiser knows, negations among them."""
-    return [_free_set(generator(seed, "free set", i)) for i in range(number)]
-
-
-def _free_set(rng: np.random.Generator) -> TagSet:
-    tags: TagSet = {}
-    for category, kinds in _FREE_KINDS.items():
-        found: list[str] = []
-        for kind, probability, most in kinds:
-            if rng.random() < probability:
-                values = [value for value in WORDS[kind] if value is not None]
-                for _ in range(int(rng.integers(1, most + 1))):
-                    phrases = WORDS[kind][values[int(rng.integers(len(values)))]].split("; ")
-                    found.append(phrases[int(rng.integers(len(phrases)))])
-        tags[category] = list(dict.fromkeys(found))
-    refusals = ("no percussion", "no voices", "no singer", "instrumental", "no drums", "no bass", "no vocals")
-    if rng.random() < 0.3:
-        tags["instrument"].append(refusals[int(rng.integers(len(refusals)))])
-    return tags if sum(map(len, tags.values())) >= 2 else _free_set(rng)
+    return {category: columns[f"{category}_aspects"] for category in CATEGORIES}
 
 
 def flat(tags: TagSet) -> list[str]:
@@ -72,20 +43,30 @@ def clip(tags: TagSet, seed: int, seconds: float, rate: int) -> np.ndarray:
 
 
 def sayings(tags: TagSet, number: int, seed: int) -> list[str]:
-    """Texts for a set: captions of the grammar, and tag lists in any order, some framed, some of a part only."""
+    """Texts that say a whole set: captions of the grammar, and lists of the tags in any order, some framed."""
     grammar = GrammarCaptioner()
     columns = {f"{category}_aspects": [group] for category, group in tags.items()}
     texts = []
     for i in range(number):
         rng = generator(seed, "saying", i)
-        draw = rng.random()
-        if draw < 0.55:
+        if rng.random() < 0.7:
             texts.append(grammar({**columns, "aspect_list": [flat(tags)], "seed": [derive(seed, "grammar", i)]})[0])
         else:
-            said = rng.permutation(flat(tags))
-            if draw > 0.85:
-                said = said[: int(rng.integers(1, len(said) + 1))]
-            listed = ", ".join(str(tag) for tag in said)
-            frame = ("{}", "{}.", "music with {}", "A recording that features {}.", "This song has {}.", "tags: {}")
-            texts.append(frame[int(rng.integers(len(frame)))].format(listed))
+            listed = ", ".join(str(tag) for tag in rng.permutation(flat(tags)))
+            texts.append(_pick(FRAMES, rng).format(listed))
     return texts
+
+
+def part_sayings(tags: TagSet, number: int, seed: int) -> list[tuple[str, list[str]]]:
+    """(text, the tags it says): one tag of a set, now and then two, in the prompts that tags are verified by."""
+    found = []
+    for i in range(number):
+        rng = generator(seed, "part", i)
+        said = [str(tag) for tag in rng.permutation(flat(tags))][: 1 + int(rng.random() < 0.25)]
+        category = next(category for category, group in tags.items() if said[0] in group)
+        found.append((_pick(PROMPTS[category], rng).format(" and ".join(said)), said))
+    return found
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]

@@ -9,13 +9,14 @@ from scipy.stats import rankdata
 
 from conceptcaps.alignment.clap import ClapAligner
 from conceptcaps.assets import clap_data
+from conceptcaps.assets.tag_words import TagSet
 from conceptcaps.audio.procedural import SAMPLING_RATE
 from conceptcaps.captions.grammar import GrammarCaptioner
 from conceptcaps.config.alignment import AlignmentConfig
 from conceptcaps.seeding import derive
 
 
-def measure(model: str, sets: Sequence[clap_data.TagSet], seed: int, seconds: float = 10.0) -> dict[str, float]:
+def measure(model: str, sets: Sequence[TagSet], seed: int, seconds: float = 10.0) -> dict[str, float]:
     """Retrieval and separation of fresh clips of distinct tag sets and their grammar captions.
 
     Args:

@@ -27,28 +27,28 @@ class Arrangement:
     Attributes:
         bpm: beats per minute.
         key: pitch class of the tonic, 0 is C.
-        mode: scale and chords.
+        mode: scale and chords; minor is played lower.
         pattern: how the bar is divided (`patterns.PATTERNS`).
         percussion: whether there are drums at all.
         kit: acoustic or electronic drums.
-        hits: drums heard beside the pattern's own, e.g. ('clap',).
+        hits: drums that stand out beside the pattern's own, e.g. ('clap',).
         bass: whether there is a bass line.
         lead: instrument of the melody (`instruments.TIMBRES`).
         others: instruments of the chords; empty: the lead plays them too.
         voice: who sings; None: nobody.
         spoken: syllables are spoken in rhythm instead of sung.
-        expressive: deeper vibrato.
+        expressive: melody notes swell, the voice has a deeper vibrato.
         brightness: spectral tilt in [0, 1], dark to bright; 0.5 leaves the spectrum as it is.
         energy: loudness and playing in [0, 1], soft to energetic.
         space: reverberation in [0, 1].
-        syncopated: chords and bass off the beat.
-        tense: tones outside the scale.
+        syncopated: chords and bass off the beat, drums with strokes between.
+        tense: chords tremble, with tones outside the scale.
         bass_style: bass, synth_bass, deep_bass, or walking (four notes a bar).
-        choir: several singers instead of one.
+        choir: several singers hold chords, instead of one who sings a melody.
         feel: straight, swing (late off-beats), half_time (one snare a bar), waltz (three beats), free (unsteady).
-        arpeggio: chords are played note by note, in eighths.
+        arpeggio: chords are played note by note, in sixteenths up and down.
         march: a snare roll on every beat.
-        hypnotic: the melody repeats without variation.
+        hypnotic: instead of a melody two notes in sixteenths, the same in every bar.
         playful: short, detached melody notes.
     """
 

@@ -24,15 +24,26 @@ def one_shot(drum: str, kit: str, rate: int) -> np.ndarray:
     electronic = kit == "electronic"
     match drum:
         case "kick":
-            wave = _sweep(
-                150 if electronic else 110, 48 if electronic else 58, 0.04, 0.16 if electronic else 0.11, rate
-            )
-            wave += 0.25 * _burst("kick", 800, 6000, 0.004, wave.size, rate)
+            # A machine's long, low thud; a beater's knock on a skin.
+            wave = _sweep(170, 44, 0.05, 0.24, rate) if electronic else _sweep(130, 68, 0.03, 0.07, rate)
+            wave += (0.1 if electronic else 0.5) * _burst("kick", 1500, 5000, 0.008, wave.size, rate)
         case "snare":
-            body = _sweep(230, 180, 0.02, 0.06 if electronic else 0.09, rate, seconds=0.3)
-            wave = 0.7 * body + _burst("snare", 1200, 9000, 0.07 if electronic else 0.11, body.size, rate)
+            body = (
+                _sweep(330, 250, 0.02, 0.05, rate, seconds=0.4)
+                if electronic
+                else _sweep(210, 180, 0.02, 0.1, rate, 0.4)
+            )
+            wires = _burst(
+                "snare",
+                3000 if electronic else 900,
+                13000 if electronic else 6500,
+                0.05 if electronic else 0.13,
+                body.size,
+                rate,
+            )
+            wave = (0.4 if electronic else 0.8) * body + wires
         case "tom":
-            wave = _sweep(190, 110, 0.06, 0.16, rate)
+            wave = _sweep(230, 95, 0.08, 0.22, rate) + 0.3 * _burst("tom", 500, 3000, 0.02, int(0.5 * rate), rate)
         case "conga":
             wave = _sweep(330, 300, 0.02, 0.09, rate) + 0.2 * _burst("conga", 900, 4000, 0.01, int(0.5 * rate), rate)
         case "rim" | "click":
@@ -42,9 +53,16 @@ def one_shot(drum: str, kit: str, rate: int) -> np.ndarray:
         case "cymbal":
             wave = _burst("cymbal", 3500, 14000, 0.7, int(1.6 * rate), rate)
         case "open_hat":
-            wave = _burst("open", 6000, 14000, 0.14, int(0.5 * rate), rate)
+            wave = _burst("open", 8000 if electronic else 5000, 14000, 0.14, int(0.5 * rate), rate)
         case "hat":
-            wave = _burst("hat", 7000, 14000, 0.022 if electronic else 0.035, int(0.2 * rate), rate)
+            wave = _burst(
+                "hat",
+                10000 if electronic else 5500,
+                14500 if electronic else 12000,
+                0.015 if electronic else 0.05,
+                int(0.25 * rate),
+                rate,
+            )
         case "shaker":
             wave = _burst("shaker", 4500, 11000, 0.04, int(0.2 * rate), rate) * _rise(0.02, int(0.2 * rate), rate)
         case "tambourine":
@@ -67,7 +85,8 @@ def _sweep(start: float, end: float, glide: float, decay: float, rate: int, seco
 def _burst(name: str, low: float, high: float, decay: float, num_samples: int, rate: int) -> np.ndarray:
     """Band-passed noise that dies away."""
     noise = generator(0, "drum", name).standard_normal(num_samples)
-    band = signal.butter(2, [low, min(high, 0.45 * rate)], "bandpass", fs=rate, output="sos")
+    edges = [min(low, 0.4 * rate), min(high, 0.45 * rate)]
+    band = signal.butter(2, edges, "bandpass", fs=rate, output="sos")
     return signal.sosfilt(band, noise) * np.exp(-np.arange(num_samples) / (decay * rate))
 
 

@@ -18,7 +18,8 @@ class Timbre:
     Times are in seconds. `decay` is the time constant of a struck or plucked note; None for one that is held.
     `fade` is the time constant with which the attack spectrum gives way to the sustain spectrum.
     `vibrato` is the depth in cycles of phase, `tremolo` in amplitude, `detune` in cents between `players` copies.
-    `drive` > 0 saturates; `noise` is the level of breath or hammer noise. `low`..`high` is the MIDI range of melodies.
+    `drive` > 0 saturates; `noise` is the level of breath or hammer noise. `strum` is the time between the notes of a
+    chord. `low`..`high` is the MIDI range of melodies.
     """
 
     attack_spectrum: Spectrum
@@ -35,6 +36,7 @@ class Timbre:
     noise: float = 0.0
     noise_decay: float = 0.03
     drive: float = 0.0
+    strum: float = 0.008
     low: int = 60
     high: int = 79
     melodic: bool = False  # plays one note at a time: chords need another instrument
@@ -69,17 +71,25 @@ def _drawbars(*levels: tuple[int, float]) -> Spectrum:
 _BOW = ((450.0, 180.0, 1.0), (1100.0, 250.0, 0.6), (2900.0, 700.0, 0.9))
 
 TIMBRES: dict[str, Timbre] = {
-    "piano": Timbre(_power(1.15, most=24), _power(2.1, most=12), decay=1.1, fade=0.22, noise=0.10, low=60, high=81),
+    "piano": Timbre(_power(1.0, most=24), _power(2.1, most=12), decay=1.3, fade=0.2, noise=0.1, low=60, high=81),
     "keyboard": Timbre(
-        _drawbars((1, 1.0), (2, 0.25), (4, 0.2), (7, 0.35), (14, 0.2)),
+        _drawbars((1, 1.0), (2, 0.25), (4, 0.2), (7, 0.5), (14, 0.35)),
         _drawbars((1, 1.0), (2, 0.2), (3, 0.05)),
-        decay=1.6,
+        decay=1.8,
         fade=0.12,
-        tremolo=0.3,
+        tremolo=0.65,
         vibrato_hz=4.8,
     ),
     "acoustic_guitar": Timbre(
-        _plucked(0.75, 0.17), _plucked(1.7, 0.17), decay=0.55, fade=0.09, noise=0.18, noise_decay=0.008, low=55, high=74
+        _plucked(0.5, 0.17),
+        _plucked(1.5, 0.17),
+        decay=0.6,
+        fade=0.1,
+        noise=0.18,
+        noise_decay=0.008,
+        strum=0.028,
+        low=55,
+        high=74,
     ),
     "electric_guitar": Timbre(
         _plucked(0.8, 0.31),
@@ -139,7 +149,7 @@ TIMBRES: dict[str, Timbre] = {
         vibrato=0.06,
         vibrato_hz=5.0,
         tremolo=0.25,
-        noise=0.12,
+        noise=0.3,
         noise_decay=9.0,
         low=72,
         high=91,
@@ -147,17 +157,17 @@ TIMBRES: dict[str, Timbre] = {
         melodic=True,
     ),
     "clarinet": Timbre(
-        _power(1.1, even=0.06, most=15), _power(1.3, even=0.05, most=13), attack=0.03, low=58, high=77, melodic=True
+        _power(0.6, even=0.02, most=15), _power(0.7, even=0.02, most=13), attack=0.03, low=55, high=72, melodic=True
     ),
     "saxophone": Timbre(
         resonant(0.7, (600, 250, 1.0), (1500, 500, 0.8)),
         resonant(0.5, (650, 300, 1.0), (1700, 600, 0.9)),
         attack=0.025,
-        vibrato=0.12,
+        vibrato=0.16,
         vibrato_hz=5.2,
-        noise=0.05,
+        noise=0.12,
         noise_decay=9.0,
-        drive=0.8,
+        drive=1.5,
         low=55,
         high=75,
         melodic=True,
@@ -202,7 +212,7 @@ TIMBRES: dict[str, Timbre] = {
         _drawbars((1, 1.0), (2, 0.8), (3, 0.6), (4, 0.6), (6, 0.3), (8, 0.45)),
         _drawbars((1, 1.0), (2, 0.8), (3, 0.6), (4, 0.6), (6, 0.3), (8, 0.45)),
         attack=0.008,
-        tremolo=0.3,
+        tremolo=0.55,
         vibrato_hz=6.6,
         release=0.03,
         noise=0.05,
@@ -213,8 +223,8 @@ TIMBRES: dict[str, Timbre] = {
         _power(0.7, even=0.6, most=24),
         attack=0.04,
         players=2,
-        detune=18,
-        tremolo=0.15,
+        detune=26,
+        tremolo=0.3,
         vibrato_hz=4.0,
         release=0.06,
     ),
@@ -232,22 +242,31 @@ TIMBRES: dict[str, Timbre] = {
         melodic=True,
     ),
     "bells": Timbre(
-        _drawbars((1, 1.0), (4, 0.7), (10, 0.5), (17, 0.25)),
-        _drawbars((1, 1.0), (4, 0.15)),
-        decay=0.9,
-        fade=0.25,
+        _drawbars((1, 1.0), (4, 0.9), (10, 0.8), (17, 0.6)),
+        _drawbars((1, 1.0), (4, 0.4), (10, 0.2)),
+        decay=1.5,
+        fade=0.4,
         low=72,
         high=93,
     ),
     "marimba": Timbre(
-        _drawbars((1, 1.0), (4, 0.5), (9, 0.2)), _drawbars((1, 1.0), (4, 0.05)), decay=0.22, fade=0.04, low=60, high=84
+        _drawbars((1, 1.0), (4, 0.8), (9, 0.4)),
+        _drawbars((1, 1.0), (4, 0.3)),
+        decay=0.35,
+        fade=0.06,
+        tremolo=0.85,
+        vibrato_hz=12.5,
+        noise=0.3,
+        noise_decay=0.006,
+        low=60,
+        high=84,
     ),
     "plucked_synth": Timbre(
         _power(0.6, even=0.3), _power(2.2, even=0.3), decay=0.28, fade=0.05, players=2, detune=10, low=64, high=86
     ),
-    "harp": Timbre(_plucked(1.3, 0.45), _plucked(2.4, 0.45), decay=0.8, fade=0.2, low=60, high=86),
+    "harp": Timbre(_plucked(0.8, 0.45), _plucked(2.0, 0.45), decay=0.9, fade=0.2, strum=0.075, low=64, high=90),
     "banjo": Timbre(
-        _plucked(0.35, 0.09), _plucked(1.0, 0.09), decay=0.2, fade=0.06, noise=0.2, noise_decay=0.006, low=62, high=81
+        _plucked(0.25, 0.09), _plucked(0.8, 0.09), decay=0.16, fade=0.06, noise=0.2, noise_decay=0.006, low=62, high=81
     ),
     "sitar": Timbre(
         _power(0.35, most=40), _power(0.8, even=1.3, most=40), decay=0.9, fade=0.6, vibrato=0.03, low=57, high=76
@@ -255,7 +274,9 @@ TIMBRES: dict[str, Timbre] = {
     "deep_bass": Timbre(
         _drawbars((1, 1.0), (2, 0.2)), _drawbars((1, 1.0), (2, 0.1)), attack=0.01, release=0.05, low=24, high=36
     ),
-    "bass": Timbre(_plucked(1.0, 0.22), _plucked(1.9, 0.22), decay=0.9, fade=0.12, release=0.04, low=28, high=40),
-    "synth_bass": Timbre(_power(0.9, most=14), _power(1.4, most=8), fade=0.1, release=0.03, drive=1.2, low=28, high=40),
+    "bass": Timbre(_plucked(0.9, 0.22), _plucked(1.8, 0.22), decay=0.9, fade=0.12, release=0.04, low=28, high=40),
+    "synth_bass": Timbre(
+        _power(0.6, most=18), _power(1.3, most=10), fade=0.12, release=0.03, drive=1.2, low=28, high=40
+    ),
 }
 """Instruments by name. The basses play the bass line, the rest melody and chords."""

@@ -184,7 +184,7 @@ WORDS: dict[str, dict[Value | None, str]] = {
             "drum kit; live drum; strong drumming rhythm; steady drumming rhythm; rhythmic beat; beatbox; beatboxing; "
             "beat boxing; rhythm section; drum roll; four on the floor; 4 on the floor; kick pattern; percussive; "
             "drummer; programmed percussion; drum set; percussion instrument; acoustic drumming; electronic drumming; "
-            "hard hitting"
+            "hard hitting; rhythmic pattern; rhythmic patter; steady rhythm; strong rhythm"
         ),
         "bass": (
             "bass synth; low end; bass; bass guitar; e bass; bass line; bassline; double bass; upright bass; groovy "
