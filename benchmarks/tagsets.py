@@ -36,7 +36,14 @@ from conceptcaps.seeding import derive
 from conceptcaps.vae.weights import FittedModel
 from conceptcaps.vocabulary import Vocabulary
 
-PUBLISHED = {"latent_dim": 128, "hidden_dim": 512, "dropout": 0.25, "beta": 0.25, "batch_size": 32}
+PUBLISHED = {
+    "latent_dim": 128,
+    "hidden_dim": 512,
+    "dropout": 0.25,
+    "beta": 0.25,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+}
 MODELS: dict[str, tuple[VaeConfig, SpecsConfig]] = {
     "mixture": (VaeConfig(), SpecsConfig()),
     "mixture (uncalibrated)": (VaeConfig(), SpecsConfig(calibrate_marginals=False, calibrate_sizes=False)),
