@@ -35,7 +35,7 @@ class VaeConfig(Section):
     betas: tuple[float, ...] = Field((), description="Further betas, trained side by side with `beta` and compared")
     epochs: int = Field(300, description="Most passes over the training rows", ge=1)
     batch_size: int = Field(64, description="Rows per optimiser step, over all workers", ge=1)
-    learning_rate: float = Field(2e-3, description="Adam's step size", gt=0)
+    learning_rate: float = Field(1e-3, description="Adam's step size", gt=0)
     validation_fraction: float = Field(0.1, description="Rows kept for early stopping", gt=0, lt=0.5)
     patience: int = Field(30, description="Epochs without a better validation bound before stopping", ge=1)
     importance_samples: int = Field(500, description="Samples of the reported IWAE bound (Burda et al. 2016)", ge=1)

@@ -89,7 +89,7 @@ def fit_cavs(
     scale = activations.std(0, dtype=np.float64)
     scale[scale < 1e-12 * max(scale.max(), 1e-300)] = np.inf  # a constant unit cannot tell clips apart
     features = (activations - activations.mean(0, dtype=np.float64)) / scale
-    vectors, correct = _fit_in_chunks(features, problems, method, regularisation)
+    vectors, correct = _fit_in_chunks(features, features.astype(activations.dtype), problems, method, regularisation)
     vectors = vectors * np.where(np.isinf(scale), 0, scale) if method == "pattern" else vectors / scale
     norms = np.maximum(np.linalg.norm(vectors, axis=1), 1e-300)
     return Cavs(vectors / norms[:, None], correct)
@@ -128,8 +128,14 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 
 
 def _fit_in_chunks(
-    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
+    features: np.ndarray, rounded: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and whether clips are classified rightly, of all problems.
+
+    Args:
+        features: float64 (num_clips, dim), scaled.
+        rounded: the same in the activations' own precision: products of clips gain nothing from more.
+    """
     dim, train = features.shape[1], problems.train
     width = int(train.sum(1).max(initial=1))
     rows = max(1, _CHUNK_BYTES // (8 * (3 * width**2 if width <= dim else 2 * width * dim + 3 * dim**2)))
@@ -137,14 +143,14 @@ def _fit_in_chunks(
     for start in range(0, len(problems), rows):
         part = slice(start, start + rows)
         chunk = Problems(problems.clips[part], problems.labels[part], problems.held_out[part])
-        weights[part], biases = _fit_chunk(features, chunk, method, regularisation)
-        decision = projections(features, chunk.clips, weights[part]) + biases[:, None]
+        weights[part], biases = _fit_chunk(features, rounded, chunk, method, regularisation)
+        decision = projections(rounded, chunk.clips, weights[part]) + biases[:, None]
         correct[part] = ((decision > 0) == chunk.labels) & (chunk.clips >= 0)
     return weights, correct
 
 
 def _fit_chunk(
-    features: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
+    features: np.ndarray, rounded: np.ndarray, problems: Problems, method: CavMethod, regularisation: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights for the scaled features (num_problems, dim), and biases (num_problems,)."""
     width = int(problems.train.sum(1).max(initial=0))
@@ -156,7 +162,7 @@ def _fit_chunk(
     if width > features.shape[1]:
         x = features[np.maximum(clips, 0)]
         return solve_primal(x, target, sample_weight, regularisation, logistic=logistic)
-    gram = gram_matrices(features, clips)
+    gram = gram_matrices(rounded, clips)
     alpha, biases = solve_dual(gram, target, sample_weight, regularisation, logistic=logistic)
     return combinations(features, clips, alpha), biases
 

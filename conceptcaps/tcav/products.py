@@ -1,8 +1,8 @@
 """Products of many small sets of clips with one layer's features, without a copy of all sets at once.
 
-Shapes: `features` float64 (U, D); `clips` int64 (P, N), rows of `features`, where -1 pads and stands for the first.
-Rows are gathered a few problems at a time into one buffer that the processor's second-level cache holds: gathered
-whole they would be written to memory, faulted in and read back, which costs as much as the products.
+Shapes: `features` float32 or float64 (U, D); `clips` int64 (P, N), rows of `features`, where -1 pads and stands for
+the first. Rows are gathered a few problems at a time into one buffer that the processor's second-level cache holds:
+gathered whole they would be written to memory, faulted in and read back, which costs as much as the products.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def gram_matrices(features: np.ndarray, clips: np.ndarray) -> np.ndarray:
     occurring, place = _occurring(clips, len(features))
     if 2 * len(occurring) ** 2 <= clips.size * size:
         x = features[occurring]
-        return (x @ x.T).ravel().take(place[:, :, None] * len(occurring) + place[:, None])
+        return (x @ x.T).astype(np.float64).ravel().take(place[:, :, None] * len(occurring) + place[:, None])
     found = np.empty((num_problems, size, size))
     for part, x in _gathered(features, clips):
-        np.matmul(x, x.mT, out=found[part])
+        found[part] = x @ x.mT
     return found
 
 
@@ -44,7 +44,7 @@ def projections(features: np.ndarray, clips: np.ndarray, vectors: np.ndarray) ->
     """float64 (P, N): each problem's clips along its vector, a row of `vectors` (P, D)."""
     found = np.empty((*clips.shape, 1))
     for part, x in _gathered(features, clips):
-        np.matmul(x, vectors[part, :, None], out=found[part])
+        found[part] = x @ vectors[part, :, None].astype(x.dtype)
     return found[..., 0]
 
 
@@ -59,7 +59,7 @@ def _gathered(features: np.ndarray, clips: np.ndarray) -> Iterator[tuple[slice, 
     """Consecutive problems and their features (some, N, D), valid until the next."""
     num_problems, size = clips.shape
     rows = max(1, _BLOCK_BYTES // (8 * features.shape[1] * max(size, 1)))
-    buffer = np.empty((min(rows, num_problems), size, features.shape[1]))
+    buffer = np.empty((min(rows, num_problems), size, features.shape[1]), features.dtype)
     for start in range(0, num_problems, rows):
         part = slice(start, min(start + rows, num_problems))
         yield part, features.take(clips[part], axis=0, out=buffer[: part.stop - start], mode="clip")

@@ -134,3 +134,14 @@ def test_activations_that_are_not_finite_are_refused_by_clip() -> None:
 def test_cosines() -> None:
     table = cosines(np.array([[1.0, 0], [2, 2], [0, 0]]))
     np.testing.assert_allclose(table[0], [1, np.sqrt(0.5), 0])
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge", "pattern"])
+def test_single_precision_is_enough_for_products_of_single_precision_activations(method):
+    rng = np.random.default_rng(11)
+    activations = (rng.normal(size=(200, 48)) * 10.0 ** rng.uniform(-2, 2, 48) + 5).astype(np.float32)
+    clips = np.stack([rng.permutation(200)[:40] for _ in range(6)])
+    labels = np.broadcast_to(np.arange(40) < 20, clips.shape).copy()
+    problems = Problems(clips, labels, np.zeros_like(labels))
+    exact, found = (fit_cavs(a, problems, method=method).vectors for a in (activations.astype(float), activations))
+    assert (exact * found).sum(1).min() > 1 - 1e-8
