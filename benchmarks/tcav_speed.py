@@ -120,7 +120,8 @@ def run_ours(
     with timed() as cavs:
         vectors = fit_cavs(activations, problems, method=method).vectors  # type: ignore[arg-type]
     with timed() as scores:
-        derivatives = [directional_derivatives(g, vectors) for g in gradients]
+        rounded = vectors.astype(gradients[0].dtype)
+        derivatives = [directional_derivatives(g, rounded) for g in gradients]
         signs = np.stack([sign_scores(d) for d in derivatives])
         np.stack([magnitude_scores(d) for d in derivatives])
     seconds = {"passes": passes["seconds"], "cavs": cavs["seconds"], "scores": scores["seconds"]}

@@ -18,7 +18,7 @@ from conceptcaps.tcav.newton import solve_dual, solve_primal
 from conceptcaps.tcav.products import combinations, gram_matrices, projections
 
 CavMethod = Literal["logistic", "ridge", "pattern"]
-_CHUNK_BYTES = 8 * 2**20  # of systems solved together: they stay in the processor's cache between steps
+_CHUNK_BYTES = 10 * 2**20  # of systems solved together: they stay in the processor's cache between steps
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _fit_chunk(
         return solve_primal(x, target, sample_weight, regularisation, logistic=logistic)
     gram = gram_matrices(rounded, clips)
     alpha, biases = solve_dual(gram, target, sample_weight, regularisation, logistic=logistic)
-    return combinations(features, clips, alpha), biases
+    return combinations(rounded, clips, alpha.astype(rounded.dtype)), biases
 
 
 def _mean_difference(

@@ -33,7 +33,7 @@ def gram_matrices(features: np.ndarray, clips: np.ndarray) -> np.ndarray:
 
 
 def combinations(features: np.ndarray, clips: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64 (P, D): each problem's clips summed up with `weights` (P, N), which are zero on padding."""
+    """(P, D): each problem's clips summed up with `weights` (P, N) of the same dtype, which are zero on padding."""
     num_problems, size = clips.shape
     starts = np.arange(num_problems + 1) * size
     table = csr_array((weights.ravel(), np.maximum(clips, 0).ravel(), starts), shape=(num_problems, len(features)))
