@@ -75,8 +75,8 @@ def publishing(folder: Path, run: RunDir) -> Iterator[subprocess.Popen]:
 
 
 def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_path):
-    folder = tmp_path / "run"
-    run = with_specs(folder, 200)
+    folder, num_rows = tmp_path / "run", 500  # a minute and more of work: the job must outlast two starts beside it
+    run = with_specs(folder, num_rows)
     with publishing(folder, run) as first:
         second = start(folder)
         refusal, _ = second.communicate(timeout=200)
@@ -94,12 +94,12 @@ def test_one_job_at_a_time_seen_from_another_shell_and_stopped_by_sigterm(tmp_pa
         assert "stopped as asked" in said
     assert Manifest(run).stage("generate")["state"] == "stopped"
     assert not run.exists("lease.json")
-    assert shards.count(run).rows < 200
+    assert shards.count(run).rows < num_rows
     last = start(folder)
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
     assert list(verify(run)) == []
-    assert Manifest(run).stage("generate")["counts"]["rows"] == 200
+    assert Manifest(run).stage("generate")["counts"]["rows"] == num_rows
 
 
 def test_a_job_whose_node_dies_ends_and_goes_on_when_started_again(tmp_path):
