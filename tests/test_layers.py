@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "conceptcaps"
 BASE = {
     "schema", "vocabulary", "config", "rundir", "seeding", "signal", "engines", "errors", "extras", "contradictions",
-    "shards", "metrics", "pairs", "provenance", "retrying", "lease", "logs", "model_files", "counters",
+    "shards", "metrics", "pairs", "provenance", "retrying", "lease", "logs", "model_files", "counter_random",
 }  # fmt: skip
 STAGES = {"taxonomy", "vae", "comparison", "captions", "audio", "alignment", "dataset", "tcav", "report"}
 TOP = {"cli", "plots", "doctor"}

@@ -342,7 +342,6 @@ def save(model: ClapModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> 
 
 def build(folder: Path, epochs: int) -> dict[str, float]:
     """Train, save and measure; returns what `clap_quality.measure` found on sets held out."""
-    started = time.monotonic()
     sets, held_out = tag_sets()
     texts = SaidSets(
         [clap_data.sayings(tags, NUM_SAYINGS, derive(SEED, "sayings", i)) for i, tags in enumerate(sets)],
@@ -358,7 +357,7 @@ def build(folder: Path, epochs: int) -> dict[str, float]:
     tune_texts(model, tokenizer, corpus, make_statements(sets, heard, attributes))
     save(model, tokenizer, folder)
     quality = measure(str(folder), held_out, derive(SEED, "held out"))
-    report = {**quality, "epochs": epochs, "train_clips": len(sets), "minutes": (time.monotonic() - started) / 60}
+    report = {**quality, "epochs": epochs, "train_clips": len(sets)}
     (folder / "quality.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 

@@ -1,8 +1,8 @@
 """The embedded synthesiser: tags rendered as music whose attributes can be measured in its samples.
 
-Each part (drums, bass, chords, melody, voice) draws from a generator of its own, and by bar, so flipping one
-attribute of an `Arrangement` under the same seed leaves every other random choice as it was. Parts are set to fixed
-levels before they are mixed, so a part that leaves does not make the others louder.
+Each part (drums, drums that tags name, bass, chords, melody, voice) draws from a generator of its own, and by bar, so
+flipping one attribute of an `Arrangement` under the same seed leaves every other random choice as it was. Parts are
+set to fixed levels before they are mixed, so a part that leaves does not make the others louder.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
-from scipy import fft
 
 from conceptcaps.audio.arrangement import Arrangement, arrange
 from conceptcaps.audio.instruments import VOICE_RANGE, VOWELS, play, sing
+from conceptcaps.audio.mastering import master
 from conceptcaps.audio.patterns import PATTERNS, Pattern, steps
 from conceptcaps.audio.percussion import one_shot
 from conceptcaps.audio.timbres import TIMBRES
@@ -125,7 +124,7 @@ def render(arrangement: Arrangement, duration: float, sampling_rate: int, seed: 
     mix = np.zeros(score.num_samples, np.float32)
     for name, part in parts.items():
         mix += part if name in ("hits", "chords") else _level(part, _LEVELS[name])
-    return _master(mix, arrangement, sampling_rate)[None]
+    return master(mix, arrangement, sampling_rate)[None]
 
 
 class _Score:
@@ -175,7 +174,7 @@ class _Score:
         return [(step, loud) for step, loud in steps(line) if step < self.bar_steps]
 
     def _drum_lines(self) -> dict[str, str]:
-        """Steps of every drum, as feel and extra hits change the pattern's own."""
+        """Steps of every drum, as feel and march change the pattern's own."""
         lines = dict(self.pattern.drums)
         if self.arrangement.feel == "waltz":
             lines = dict(_WALTZ)
@@ -371,44 +370,3 @@ class _Score:
 def _level(part: np.ndarray, target: float) -> np.ndarray:
     rms, peak = float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))), float(np.abs(part).max(initial=0))
     return part * np.float32(min(target / rms, _MOST_PEAK / peak)) if rms > 0 else part
-
-
-def _master(mix: np.ndarray, arrangement: Arrangement, rate: int) -> np.ndarray:
-    """Tilt, room, level and limiter. Energy sets the level, -26 to -13 dBFS for two parts at full power."""
-    shape = _tilt(round(arrangement.brightness, 2), mix.size, rate) * _room(round(arrangement.space, 2), mix.size, rate)
-    padded = fft.next_fast_len(mix.size + rate, real=True)
-    before = float(np.sqrt(np.mean(np.square(mix, dtype=np.float64))))
-    mix = fft.irfft(fft.rfft(mix, padded) * shape, padded)[: mix.size]
-    after = float(np.sqrt(np.mean(np.square(mix, dtype=np.float64))))
-    gain = 10 ** ((-26 + 13 * arrangement.energy) / 20)
-    mix *= np.float32(gain * before / max(after, 1e-9))
-    return _limit(mix)
-
-
-def _limit(wave: np.ndarray, knee: float = 0.7) -> np.ndarray:
-    """Samples beyond the knee are bent towards, and never reach, 1."""
-    size = np.abs(wave)
-    over = size > knee
-    wave = wave.astype(np.float32, copy=True)
-    wave[over] = np.sign(wave[over]) * (knee + (0.999 - knee) * np.tanh((size[over] - knee) / (1 - knee)))
-    return wave
-
-
-@lru_cache(maxsize=16)
-def _tilt(brightness: float, num_samples: int, rate: int) -> np.ndarray:
-    """Gain per frequency: up to 5 dB per octave around 700 Hz, either way."""
-    f = fft.rfftfreq(fft.next_fast_len(num_samples + rate, real=True), 1 / rate)
-    octaves = np.log2(np.clip(f, 60, 12_000) / 700)
-    return (10 ** (10 * (brightness - 0.5) * octaves / 20)).astype(np.float32)
-
-
-@lru_cache(maxsize=16)
-def _room(space: float, num_samples: int, rate: int) -> np.ndarray:
-    """Direct sound and a decaying diffuse tail, as a frequency response."""
-    padded = fft.next_fast_len(num_samples + rate, real=True)
-    tail = generator(0, "room").standard_normal(rate).astype(np.float32)
-    t = np.arange(rate) / rate
-    tail *= np.exp(-t / (0.05 + 0.3 * space)) * (t > 0.012)
-    tail *= 0.9 * space / (np.sqrt(np.sum(tail**2)) + 1e-9)
-    tail[0] = 1.0
-    return fft.rfft(tail.astype(np.float32), padded)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conceptcaps.counters import gumbel, streams
+from conceptcaps.counter_random import gumbel, streams
 
 
 @dataclass(frozen=True)

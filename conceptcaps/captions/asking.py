@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptcaps.captions.prompts import Message, prompt_ids
-from conceptcaps.captions.vllm import ERROR_COLUMN, MIN_ROOM, load_tokenizer, model_source, sampling_by
+from conceptcaps.captions.vllm import ERROR_COLUMN, MIN_ROOM, load_tokenizer, model_source, seeded_sampling
 from conceptcaps.config.captions import CaptionsConfig
 from conceptcaps.errors import describe
 
@@ -52,7 +52,7 @@ class AskPreprocess:
         request: dict[str, Any] = {
             "row": str(row["index"]),
             "tokenized_prompt": [],
-            "sampling_params": sampling_by(self.config, question.seed % 2**31),
+            "sampling_params": seeded_sampling(self.config, question.seed % 2**31),
             ERROR_COLUMN: "",
         }
         if self.adapter:

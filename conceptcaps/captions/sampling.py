@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from conceptcaps.counters import gumbel, streams
+from conceptcaps.counter_random import gumbel, streams
 
 
 def draw(logits: Tensor, seeds: Tensor, places: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:

@@ -170,10 +170,10 @@ def sampling(config: CaptionsConfig, seed: int, attempt: int, turn: int = 0, can
         turn: how often the row has been asked before; one of `captions.rounds`.
         candidate: one of `captions.candidates`.
     """
-    return sampling_by(config, derive(seed, "caption", attempt, turn, candidate) % 2**31)
+    return seeded_sampling(config, derive(seed, "caption", attempt, turn, candidate) % 2**31)
 
 
-def sampling_by(config: CaptionsConfig, seed: int) -> dict[str, Any]:
+def seeded_sampling(config: CaptionsConfig, seed: int) -> dict[str, Any]:
     """Arguments of vLLM's SamplingParams for one request.
 
     Args:

@@ -110,9 +110,9 @@ def test_a_cpu_engine_draws_by_our_sampler_and_a_gpu_engine_by_its_own():
     assert "logits_processors" not in vllm.engine_kwargs(VllmConfig(), "gpu")
     own = {"seed": 3, "temperature": CONFIG.temperature, "top_p": CONFIG.top_p}
     likeliest = {"temperature": 0.0, "max_tokens": CONFIG.max_tokens}
-    assert vllm.sampling_by(CONFIG, 3) == likeliest | {"extra_args": {vllm.DRAW: own}}
-    assert vllm.sampling_by(on_gpu, 3) == own | {"max_tokens": CONFIG.max_tokens}
-    greedy = vllm.sampling_by(CONFIG.model_copy(update={"temperature": 0.0}), 3)
+    assert vllm.seeded_sampling(CONFIG, 3) == likeliest | {"extra_args": {vllm.DRAW: own}}
+    assert vllm.seeded_sampling(on_gpu, 3) == own | {"max_tokens": CONFIG.max_tokens}
+    greedy = vllm.seeded_sampling(CONFIG.model_copy(update={"temperature": 0.0}), 3)
     assert (greedy["temperature"], "extra_args" in greedy) == (0.0, False)
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="vLLM is an optional extra")
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from conceptcaps.captions.vllm import sampling_by
+from conceptcaps.captions.vllm import seeded_sampling
 from conceptcaps.captions.vllm_sampler import SeededNucleus
 from conceptcaps.config.captions import CaptionsConfig
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def request(index: int, seed: int, said: list[int]) -> tuple:
-    return index, SamplingParams(**sampling_by(CONFIG, seed)), None, said
+    return index, SamplingParams(**seeded_sampling(CONFIG, seed)), None, said
 
 
 def drawn(sampler: SeededNucleus, logits: torch.Tensor) -> list[int]:
