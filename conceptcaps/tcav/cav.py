@@ -164,7 +164,7 @@ def _fit_chunk(
         return solve_primal(x, target, sample_weight, regularisation, logistic=logistic)
     gram = gram_matrices(rounded, clips)
     alpha, biases = solve_dual(gram, target, sample_weight, regularisation, logistic=logistic)
-    return combinations(rounded, clips, alpha.astype(rounded.dtype)), biases
+    return combinations(rounded, clips, alpha.astype(rounded.dtype, copy=False)), biases
 
 
 def _mean_difference(

@@ -1,7 +1,10 @@
 """Batched Newton steps for L2-regularised linear classifiers with a free intercept.
 
-Shapes: P problems, N clips each, D units, all float64. `x` (P, N, D), `target` (P, N) in {0, 1}, `sample_weight`
-(P, N) >= 0 with zeros on padding. Objective of each problem: sum_i s_i loss(f_i, t_i) + reg/2 |w|^2, f = x w + b.
+Shapes: P problems, N clips each, D units. `x` (P, N, D), `target` (P, N) in {0, 1}, `sample_weight` (P, N) >= 0 with
+zeros on padding. Objective of each problem: sum_i s_i loss(f_i, t_i) + reg/2 |w|^2, f = x w + b.
+
+All in the precision of `x` or of its Gram matrix, float64 or float32: each step solves for what is left over, so that
+a rounded factorisation only costs steps.
 
 Products are numpy's, which calls BLAS once per matrix: a product with a vector is a gemv, and `x @ x.mT` of one array
 forms one triangle only. On matrices this small that is several times faster than torch's batched product.
@@ -20,12 +23,13 @@ _LEAST_CURVATURE = 1e-12
 _WORTH_KEEPING = 0.1  # a factorisation is made anew once most steps leave more of the decrement than this
 _LONGEST, _SEARCHES, _CLOSE = 64.0, 12, 1e-3
 _LONGEST_KEPT = 4.0  # longer steps with an old factorisation would blow up what of alpha the Gram matrix cannot see
-_TINY = 1e-300
+_TINY = 1e-30
+_ROUNDED = 10.0  # times the rounding of the Gram matrices: the least penalty under which they may be single precision
 
-Step = Callable[[np.ndarray], np.ndarray]
-"""response (P, N) -> (P, M): the parameters of a weighted ridge regression."""
+Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(P, N) weighted residuals, (P, M) parameters -> (P, M): the Newton step."""
 Factorise = Callable[[np.ndarray], Step]
-"""weight (P, N) -> the ridge regressions with these weights, for any response."""
+"""weight (P, N) -> the steps with the Hessian of these weights."""
 Apply = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(P, M) parameters -> their f (P, N), and the gradient of their penalty (P, M)."""
 
@@ -34,6 +38,9 @@ def solve_dual(
     gram: np.ndarray, target: np.ndarray, sample_weight: np.ndarray, reg: float, *, logistic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Dual weights alpha (P, N), w = x^T alpha, and intercepts (P,) from `gram` = x x^T (P, N, N)."""
+    largest = np.trace(gram, axis1=1, axis2=2).max(initial=0)
+    if reg < _ROUNDED * np.finfo(gram.dtype).eps * largest:
+        gram = gram.astype(np.float64)
 
     def factorise(weight: np.ndarray) -> Step:
         return _dual_step(gram, weight, reg)
@@ -44,23 +51,25 @@ def solve_dual(
         np.multiply(pulled, reg, out=penalty[:, :-1])
         return pulled + alpha_bias[:, -1:], penalty
 
-    start = np.zeros((len(gram), gram.shape[1] + 1))
+    start = np.zeros((len(gram), gram.shape[1] + 1), gram.dtype)
     solved = _fit(start, factorise, apply, target, sample_weight, logistic)
     return solved[:, :-1], solved[:, -1]
 
 
 def _dual_step(gram: np.ndarray, weight: np.ndarray, reg: float) -> Step:
-    """(K + reg/W) alpha + b = response with sum(alpha) = 0 for the free intercept: (P, N + 1), alpha and b."""
+    """(K + reg/W) change of alpha + change of b = (residual - reg alpha)/W, with a sum of 0 for the free intercept."""
     root = np.sqrt(weight)
     system = root[:, :, None] * gram
     system *= root[:, None, :]
     _add_to_diagonal(system, reg)
     solve = _cholesky(system)
     ones = root * solve(root)
+    total = ones.sum(1)
 
-    def step(response: np.ndarray) -> np.ndarray:
-        solved = root * solve(root * response)
-        bias = (solved.sum(1) / ones.sum(1))[:, None]
+    def step(residual: np.ndarray, alpha_bias: np.ndarray) -> np.ndarray:
+        left = np.divide(residual - reg * alpha_bias[:, :-1], root, out=np.zeros_like(root), where=root > 0)
+        solved = root * solve(left)
+        bias = ((alpha_bias[:, :-1] + solved).sum(1) / total)[:, None]
         return np.concatenate([solved - bias * ones, bias], axis=1)
 
     return step
@@ -71,7 +80,7 @@ def solve_primal(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (P, D) and intercepts (P,) by iterations on (D + 1) x (D + 1) systems."""
     x1 = np.concatenate([x, np.ones_like(x[..., :1])], axis=-1)
-    penalty = np.full(x1.shape[-1], reg)
+    penalty = np.full(x1.shape[-1], reg, x.dtype)
     penalty[-1] = 0
 
     def factorise(weight: np.ndarray) -> Step:
@@ -80,12 +89,12 @@ def solve_primal(
         system = weighted.mT @ weighted
         _add_to_diagonal(system, penalty)
         solve = _cholesky(system)
-        return lambda response: solve(_times(weighted.mT, root * response))
+        return lambda residual, weights: solve(_times(x1.mT, residual) - penalty * weights)
 
     def apply(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _times(x1, weights), penalty * weights
 
-    start = np.zeros((len(x1), x1.shape[2]))
+    start = np.zeros((len(x1), x1.shape[2]), x.dtype)
     solved = _fit(start, factorise, apply, target, sample_weight, logistic)
     return solved[:, :-1], solved[:, -1]
 
@@ -104,19 +113,21 @@ def _fit(
     decrement fast (Shamanskii 1967). A decrement g^T H0^-1 g by an old Hessian H0 is below the true one, but not by
     more than the largest ratio of an old curvature to the present one: that bound is what has to meet the tolerance.
     """
+    target, sample_weight = target.astype(now.dtype), sample_weight.astype(now.dtype)
     if not logistic:
-        return factorise(sample_weight)(2 * target - 1)
+        return factorise(sample_weight)(sample_weight * (2 * target - 1), now)
     real, enough = sample_weight > 0, _TOLERANCE * sample_weight.sum(1)
     f, p, renew = np.zeros_like(target), np.full_like(target, 0.5), True
-    pull, before = np.zeros_like(now), np.full(len(f), np.inf)
+    pull, before = np.zeros_like(now), np.full(len(f), np.inf, now.dtype)
     for _ in range(_MAX_STEPS):
         curvature = np.maximum(p * (1 - p), _LEAST_CURVATURE)
         if renew:
             used, step = curvature, factorise(sample_weight * curvature)
-        move = step(f + (target - p) / used) - now
+        residual = sample_weight * (target - p)
+        move = step(residual, now)
         along, pulled = apply(move)
         slope, bend = np.vecdot(move, pull), np.vecdot(move, pulled)
-        decrement = np.vecdot(sample_weight * (target - p), along) - slope
+        decrement = np.vecdot(residual, along) - slope
         bound = decrement * np.where(real, used / curvature, 1).max(1, initial=1)
         guess = decrement / np.maximum(np.vecdot(sample_weight * curvature * along, along) + bend, _TINY)
         longest = _LONGEST if renew else _LONGEST_KEPT
@@ -171,11 +182,11 @@ def _line_search(
 
 def _cholesky(system: np.ndarray) -> Step:
     """The solutions of positive definite systems (P, M, M) for any right sides (P, M)."""
-    lower = torch.from_numpy(np.linalg.cholesky(system.mT))  # symmetric; LAPACK's order of columns, read in one sweep
+    upper = torch.linalg.cholesky(torch.from_numpy(system), upper=True)
 
     def solve(right: np.ndarray) -> np.ndarray:
-        half = torch.linalg.solve_triangular(lower, torch.from_numpy(right)[..., None], upper=False)
-        return torch.linalg.solve_triangular(lower.mT, half, upper=True)[..., 0].numpy()
+        half = torch.linalg.solve_triangular(upper.mT, torch.from_numpy(right)[..., None], upper=False)
+        return torch.linalg.solve_triangular(upper, half, upper=True)[..., 0].numpy()
 
     return solve
 

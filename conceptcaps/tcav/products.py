@@ -16,7 +16,7 @@ _BLOCK_BYTES = 2**20
 
 
 def gram_matrices(features: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """float64 (P, N, N): the inner products of each problem's clips.
+    """(P, N, N), in the features' precision: the inner products of each problem's clips.
 
     Where the problems share their clips (re-splits of one concept set), these are looked up in the products of all
     clips that occur. `x @ x.T` of one array is BLAS's syrk: half the work.
@@ -25,8 +25,8 @@ def gram_matrices(features: np.ndarray, clips: np.ndarray) -> np.ndarray:
     occurring, place = _occurring(clips, len(features))
     if 2 * len(occurring) ** 2 <= clips.size * size:
         x = features[occurring]
-        return (x @ x.T).astype(np.float64).ravel().take(place[:, :, None] * len(occurring) + place[:, None])
-    found = np.empty((num_problems, size, size))
+        return (x @ x.T).ravel().take(place[:, :, None] * len(occurring) + place[:, None])
+    found = np.empty((num_problems, size, size), features.dtype)
     for part, x in _gathered(features, clips):
         found[part] = x @ x.mT
     return found

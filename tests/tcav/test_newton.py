@@ -78,3 +78,17 @@ def test_a_factorisation_serves_several_steps(monkeypatch: pytest.MonkeyPatch) -
     fit_dual(x, target, weight, 1.0)
     assert len(made) <= 4
     assert len(made) < len(used) < 15
+
+
+@pytest.mark.parametrize("reg", [1.0, 1e-6])
+def test_single_precision_meets_the_tolerance_and_gives_way_to_double_where_the_penalty_would_drown(reg: float) -> None:
+    x, target, weight = batch(6, 60, 256, gap=4.0, seed=5)
+    x = x.astype(np.float32)
+    w, b = fit_dual(x, target, weight, reg)
+    assert w.dtype == (np.float32 if reg == 1.0 else np.float64)
+    gram_in_full = (x.astype(float) @ x.astype(float).mT) if reg == 1.0 else (x @ x.mT).astype(float)
+    alpha, b = solve_dual(gram_in_full, target, weight, reg, logistic=True)
+    exact = (x.mT.astype(float) @ alpha[..., None])[..., 0]
+    assert (np.vecdot(w, exact) / np.linalg.norm(w, axis=1) / np.linalg.norm(exact, axis=1)).min() > 1 - 1e-7
+    if reg == 1.0:
+        assert decrement(x.astype(float), target, weight, reg, w.astype(float), b) < 1e-8
