@@ -27,8 +27,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 from conceptcaps import signal
 from conceptcaps.alignment.clap import EMBEDDED, ClapAligner, load_checkpoint
 from conceptcaps.alignment.tags import embed_tags, margins, tag_scores
-from conceptcaps.alignment.threshold import Threshold, calibrate, null_scores
-from conceptcaps.alignment.windows import unit
+from conceptcaps.alignment.threshold import Means, Threshold, calibrate, null_scores
 from conceptcaps.assets.clap_quality import retrieval, separation
 from conceptcaps.audio.arrangement import Arrangement, arrange
 from conceptcaps.audio.checks import Measures, problem
@@ -71,8 +70,13 @@ def main() -> None:
     found = margins(tag_scores(heard, embed_tags(aligner, vocabulary)), rows, vocabulary)
     clips = [arrange(tags, seed) for tags, seed in zip(sets, seeds, strict=True)]
     result["tags"] = verification(found, rows, vocabulary) | rendered(found, rows, vocabulary, clips)
-    result["filter"] = spoiled(aligner, synthesiser, audio, waves, heard, text, captions)
-    result["centred"] = by_the_run(heard, text, captions)
+    means = Means.of(heard[:CALIBRATION], text[:CALIBRATION])
+    heard_centred, text_centred = means.taken_off(heard, text)
+    result["pairs"]["auc as the filter scores them"] = separation(heard_centred @ text_centred.T)
+    result["filter"] = {
+        "centred": spoiled(aligner, synthesiser, audio, waves, heard, text, captions, means),
+        "plain": spoiled(aligner, synthesiser, audio, waves, heard, text, captions, None),
+    }
     with tempfile.TemporaryDirectory() as folder:
         models = {"packaged": EMBEDDED, "published sizes": write_htsat(Path(folder))}
         few = waves[:TIMED], synthesiser.sampling_rate, captions[:TIMED]
@@ -167,15 +171,17 @@ def spoiled(
     heard: np.ndarray,
     text: np.ndarray,
     captions: list[str],
+    means: Means | None,
 ) -> dict[str, float]:
     """Share of clips rejected, sound ones and spoiled ones, with a threshold that the first clips calibrate."""
     rate, rng = synthesiser.sampling_rate, np.random.default_rng(0)
-    quantile = AlignmentConfig().threshold.quantile
-    cut = calibrate(null_scores(heard[:CALIBRATION], text[:CALIBRATION], captions[:CALIBRATION]), quantile)
-    threshold = Threshold("null_quantile", cut)
+    first = heard[:CALIBRATION], text[:CALIBRATION]
+    null = null_scores(*(means.taken_off(*first) if means else first), captions[:CALIBRATION])
+    threshold = Threshold("null_quantile", calibrate(null, AlignmentConfig().threshold.quantile), means)
 
     def rejected(clips: list[np.ndarray], texts: np.ndarray) -> float:
-        scores = (aligner.embed_audio(clips, rate) * texts).sum(1)
+        heard = aligner.embed_audio(clips, rate)
+        scores = [threshold.scores(clip[None], own)[0] for clip, own in zip(heard, texts, strict=True)]
         unsound = [problem(Measures.of(c, rate), c.shape[1] / rate, audio.duration, audio.checks) for c in clips]
         return float(np.mean([bool(p or threshold.decide(s)) for p, s in zip(unsound, scores, strict=True)]))
 
@@ -186,28 +192,6 @@ def spoiled(
         "noise": rejected([0.2 * rng.standard_normal(c.shape).astype(np.float32) for c in clips], texts),
         "clipped": rejected([np.clip(c * 20, -1, 1) for c in clips], texts),
         "swapped captions": rejected(clips, np.roll(texts, 1, axis=0)),
-    }
-
-
-def centred(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Unit-length (num_rows, dim) embeddings less what those of a run have in common.
-
-    All texts share a part that says nothing of a clip (Liang et al. 2022, 'Mind the gap'), and cosines depend on how
-    large it is.
-    """
-    return unit(embeddings - mean)
-
-
-def by_the_run(heard: np.ndarray, text: np.ndarray, captions: list[str]) -> dict[str, float]:
-    """Pairs, and what a calibrated threshold loses, where embeddings are less the calibration rows' mean."""
-    audio, texts = (centred(side, side[:CALIBRATION].mean(0)) for side in (heard, text))
-    null = null_scores(audio[:CALIBRATION], texts[:CALIBRATION], captions[:CALIBRATION])
-    cut = calibrate(null, AlignmentConfig().threshold.quantile)
-    audio, texts = audio[CALIBRATION:], texts[CALIBRATION:]
-    return {
-        "auc": separation(audio @ texts.T),
-        "sound": float(np.mean((audio * texts).sum(1) < cut)),
-        "swapped captions": float(np.mean((audio * np.roll(texts, 1, axis=0)).sum(1) < cut)),
     }
 
 

@@ -67,7 +67,7 @@ def build(name: str, folder: Path) -> Path:
 
 def fault(python: str) -> str:
     """What keeps an interpreter from running workers of this one's Ray; '' where nothing does."""
-    look = "import sys, ray, conceptcaps; print('%d.%d' % sys.version_info[:2], ray.__version__)"
+    look = "import sys, ray.data, conceptcaps; print('%d.%d' % sys.version_info[:2], ray.__version__)"
     try:
         answer = subprocess.run([python, "-c", look], capture_output=True, text=True, check=False, timeout=120)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -49,6 +49,7 @@ SHARD = pa.schema(
         pa.field("duration", pa.float64()),  # seconds
         pa.field("clap_score", pa.float32()),  # cosine of caption and audio embeddings
         pa.field("clap_score_min", pa.float32()),  # the same of the clip's worst window
+        pa.field("alignment_score", pa.float32()),  # what the threshold judged: clap_score, or less the run's means
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),  # stage.code or "stage.code: detail"; null for accepted rows
         pa.field("attempt", pa.int32(), nullable=False),  # 0 first; later attempts replace earlier ones

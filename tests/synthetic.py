@@ -65,12 +65,16 @@ def rows(num_rows: int, *, seed: int = 0, attempt: int = 0, audio: bool = True, 
         if rng.random() < 0.025:
             row |= {"status": schema.FAILED, "reason": "audio.error: ValueError: <b>no</b> sound"}
         elif rng.random() < rejected:
-            row |= {"status": schema.REJECTED, "reason": "alignment.below_threshold", "clap_score": 0.1 * rng.random()}
+            row |= {"status": schema.REJECTED, "reason": "alignment.below_threshold"} | _scores(0.1 * rng.random())
         else:
-            row |= {"status": schema.ACCEPTED, "clap_score": 0.3 + 0.4 * rng.random()}
+            row |= {"status": schema.ACCEPTED} | _scores(0.3 + 0.4 * rng.random())
             row["audio"] = {"bytes": _clip(index) if audio else b"", "path": f"{row_id}.flac"}
         made.append(row)
     return made
+
+
+def _scores(score: float) -> dict[str, float]:
+    return {"clap_score": score, "clap_score_min": score, "alignment_score": score}
 
 
 def _clip(index: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from conceptcaps.alignment.windows import unit
 from conceptcaps.errors import InputError
 
 BELOW = "below_threshold"
@@ -15,11 +16,44 @@ BELOW = "below_threshold"
 
 
 @dataclass(frozen=True)
+class Means:
+    """What all embeddings of a run share, float (dim,) of each side."""
+
+    audio: tuple[float, ...]
+    text: tuple[float, ...]
+
+    @classmethod
+    def of(cls, audio: np.ndarray, text: np.ndarray) -> Means:
+        """The means of (num_rows, dim) embeddings."""
+        return cls(tuple(audio.mean(0).tolist()), tuple(text.mean(0).tolist()))
+
+    def taken_off(self, audio: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(..., dim) embeddings less the means, of unit length.
+
+        Texts have a part in common that says nothing of a clip, and so has audio (Liang et al. 2022, 'Mind the gap');
+        how large it is for one text sways all its cosines, and with them what one threshold accepts.
+        """
+        return unit(audio - np.array(self.audio, audio.dtype)), unit(text - np.array(self.text, text.dtype))
+
+
+@dataclass(frozen=True)
 class Threshold:
-    """Accepts a clip whose score is at least `value` (any score for method 'none')."""
+    """Accepts a clip whose score is at least `value` (any score for method 'none').
+
+    Attributes:
+        means: taken off the embeddings before they are scored; None scores plain cosines.
+    """
 
     method: Literal["absolute", "null_quantile", "none"]
     value: float
+    means: Means | None = None
+
+    def scores(self, audio: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """float32 (num_clips,): what is decided by, of (num_clips, dim) clips and a (dim,) caption."""
+        if self.means:
+            audio, text = self.means.taken_off(audio, text)
+        found: np.ndarray = audio @ text
+        return found
 
     def decide(self, score: float) -> str | None:
         """None to accept, or the reason code of the rejection."""

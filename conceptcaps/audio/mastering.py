@@ -43,10 +43,11 @@ def _limit(wave: np.ndarray, knee: float = 0.7) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _tilt(brightness: float, num_samples: int, rate: int) -> np.ndarray:
-    """Gain per frequency: up to 5 dB per octave around 700 Hz, either way."""
+    """Gain per frequency: up to 5 dB per octave around 700 Hz, either way, and nothing of what is too low to hear."""
     f = fft.rfftfreq(fft.next_fast_len(num_samples + rate, real=True), 1 / rate)
     octaves = np.log2(np.clip(f, 60, 12_000) / 700)
-    return (10 ** (10 * (brightness - 0.5) * octaves / 20)).astype(np.float32)
+    audible = 1 / (1 + (20 / np.maximum(f, 1e-3)) ** 4)  # half at 20 Hz; a constant offset is gone
+    return (audible * 10 ** (10 * (brightness - 0.5) * octaves / 20)).astype(np.float32)
 
 
 @lru_cache(maxsize=16)

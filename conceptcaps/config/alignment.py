@@ -18,6 +18,10 @@ class ThresholdConfig(Section):
     value: float = Field(0.25, description="Least cosine similarity, for 'absolute'", ge=-1, le=1)
     quantile: float = Field(0.95, description="Quantile of mismatched scores to beat, for 'null_quantile'", gt=0, lt=1)
     num_calibration: int = Field(64, description="Rows made first to draw mismatched pairs from", ge=4)
+    centre: bool = Field(
+        True,
+        description="Take the mean embedding of the calibration rows off first, if 32 or more; for 'null_quantile'",
+    )
 
 
 class LaionClapConfig(Section):

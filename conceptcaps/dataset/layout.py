@@ -25,6 +25,7 @@ _OURS = (
     "duration",
     "clap_score",
     "clap_score_min",
+    "alignment_score",
     "attempt",
     "take",
     "verified_aspects",

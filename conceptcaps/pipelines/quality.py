@@ -67,8 +67,8 @@ class Tally:
             concept.rows += 1
             concept.accepted += accepted
             concept.verified += accepted and tag in verified
-            if row["clap_score"] is not None:
-                concept.score, concept.scored = concept.score + row["clap_score"], concept.scored + 1
+            if row["alignment_score"] is not None:
+                concept.score, concept.scored = concept.score + row["alignment_score"], concept.scored + 1
         for name, value in (row["signal"] or {}).items() if accepted else ():
             self.signal.setdefault(name, []).append(value)
         if accepted and row["audio_embedding"]:
@@ -91,7 +91,7 @@ def run_quality(config: Config, run: RunDir) -> dict[str, Any]:
     if not run.files(shards.FOLDER, suffix=".parquet"):
         raise InputError(run.uri(shards.FOLDER), "holds no Parquet files", "Run `conceptcaps generate` first")
     tally = Tally(config.quality.max_clips)
-    columns = ["status", "aspect_list", "clap_score", "signal", "verified_aspects", "audio_embedding"]
+    columns = ["status", "aspect_list", "alignment_score", "signal", "verified_aspects", "audio_embedding"]
     for table in shards.latest(run, columns):
         for row in table.to_pylist():
             tally.add(row)

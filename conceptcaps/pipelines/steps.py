@@ -263,7 +263,7 @@ class Align(Embed):
 
     def _decide(self, row: Row, windows: list[np.ndarray], text: np.ndarray, measures: list[Measures | None]) -> None:
         takes = pooled(windows)
-        scores = takes @ text
+        scores = self.threshold.scores(takes, text)
         if not np.isfinite(scores).all():
             fail(row, "alignment", ValueError("the score is not finite"), self.run_id)
             return
@@ -271,8 +271,8 @@ class Align(Embed):
         problems = [problem(m, row["duration"], audio.duration, audio.checks) if m else None for m in measures]
         # A take that is not sound is kept only where none is.
         best = int(np.argmax(scores - np.array([1e3 if p else 0.0 for p in problems])))
-        row["take"], row["clap_score"], row["audio_embedding"] = best, float(scores[best]), takes[best].tolist()
-        row["clap_score_min"] = float((windows[best] @ text).min())
+        row["take"], row["alignment_score"], row["audio_embedding"] = best, float(scores[best]), takes[best].tolist()
+        row["clap_score"], row["clap_score_min"] = float(takes[best] @ text), float((windows[best] @ text).min())
         kept = measures[best]
         row["signal"] = kept.to_dict() if kept else None
         if self.verifier:

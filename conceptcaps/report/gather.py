@@ -15,7 +15,17 @@ from conceptcaps import schema, seeding, shards
 from conceptcaps.rundir import RunDir
 from conceptcaps.vocabulary import Vocabulary
 
-_READ = ("status", "reason", "clap_score", "caption", "aspect_list", "duration", "attempt", "pair_id")
+_READ = (
+    "status",
+    "reason",
+    "clap_score",
+    "alignment_score",
+    "caption",
+    "aspect_list",
+    "duration",
+    "attempt",
+    "pair_id",
+)
 _SHARE_ACCEPTED = 0.8  # of the listed examples, where there are others
 _CAPTIONS_COUNTED = 20_000  # distinct n-grams grow with the number of captions: one fixed number for every run
 
@@ -112,8 +122,8 @@ def gather(run: RunDir, vocabulary: Vocabulary, num_examples: int) -> Gathered:
         for row in rows:
             if row["reason"]:
                 reasons[row["status"]][schema.reason_code(row["reason"])] += 1
-            if row["clap_score"] is not None:
-                scores[row["status"]].append(row["clap_score"])
+            if row["alignment_score"] is not None:
+                scores[row["status"]].append(row["alignment_score"])
             keep[row["status"] == schema.ACCEPTED].offer(row)
         for row in accepted:
             tokens = (row["caption"] or "").lower().split()

@@ -31,7 +31,7 @@ def render(title: str, made: str, sections: Sequence[Section], examples: Sequenc
     """The page's HTML.
 
     Args:
-        examples: rows with `id, status, reason, clap_score, caption, aspect_list` and, for a row with a player,
+        examples: rows with `id, status, reason, alignment_score, caption, aspect_list` and, for a row with a player,
             `media`, its position in `media`; `shard` where its audio lies.
     """
     environment = Environment(
@@ -63,7 +63,7 @@ def json_for_script(value: Any) -> Markup:
 
 
 def _example(row: Row) -> dict[str, Any]:
-    score = row["clap_score"]
+    score = row["alignment_score"]
     return {
         "id": row["id"],
         "status": row["status"],

@@ -218,7 +218,8 @@ def alignment(gathered: Gathered, calibration: Mapping[str, Any] | None, thresho
     if not any(len(v) for v in values.values()):
         return Section("alignment", "Alignment", missing="No row carries an alignment score.")
     means = ", ".join(f"{name} {np.mean(v):.3f}" for name, v in values.items() if len(v))
-    lead = f"Mean cosine of caption and audio: {means}."
+    centred = ", the run's mean embeddings taken off" if calibration and calibration.get("centred") else ""
+    lead = f"Mean cosine of caption and audio{centred}: {means}."
     if calibration is None:
         lead += " The threshold was not calibrated: no mismatched pairs in this run."
     figure = figures.histograms(values, "cosine similarity of caption and audio", threshold)

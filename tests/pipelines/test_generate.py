@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from runs import small_config, write_specs
-from trivial_engines import TRIVIAL, TrivialCaptioner, TrivialSynthesiser, TwoWindowsAligner
+from trivial_engines import TRIVIAL, LikeTextsAligner, TrivialCaptioner, TrivialSynthesiser, TwoWindowsAligner
 
 from conceptcaps import schema, shards, signal
+from conceptcaps.alignment.windows import unit
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.generate import run_generate
 from conceptcaps.pipelines.steps import Engines
@@ -145,6 +146,24 @@ def test_the_calibrated_threshold_is_a_quantile_of_mismatched_scores(cluster, tm
     assert facts["threshold"] == kept["threshold"]
     statuses = {row["status"] == schema.ACCEPTED: None for row in rows_of(run)}
     assert set(statuses) == {True, False}
+
+
+@pytest.mark.parametrize(("centre", "number"), [(True, 32), (True, 20), (False, 32)])
+def test_enough_calibration_rows_centre_what_the_threshold_judges(cluster, tmp_path, centre, number):
+    run = RunDir(tmp_path)
+    write_specs(run, 40)
+    overrides = ("alignment.threshold.method=null_quantile", f"alignment.threshold.centre={centre}")
+    config = small_config(tmp_path, *overrides, f"alignment.threshold.num_calibration={number}")
+    facts = run_generate(config, run, Engines(TrivialCaptioner, TrivialSynthesiser, LikeTextsAligner))
+    kept = run.read_json("alignment", "calibration.json")
+    assert kept["centred"] == (centre and number == 32)
+    for row in rows_of(run):
+        audio, text = np.array(row["audio_embedding"]), LikeTextsAligner(None).embed_text([row["caption"]])[0]
+        assert row["clap_score"] == pytest.approx(audio @ text, abs=1e-5)
+        if kept["centred"]:
+            audio, text = (unit(side - kept[f"{name}_mean"]) for name, side in (("audio", audio), ("text", text)))
+        assert row["alignment_score"] == pytest.approx(audio @ text, abs=1e-4)
+        assert (row["status"] == schema.ACCEPTED) == (row["alignment_score"] >= facts["threshold"])
 
 
 def test_a_calibration_without_a_row_left_says_why(cluster, tmp_path):

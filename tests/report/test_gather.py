@@ -21,7 +21,7 @@ def test_counts_and_statistics(run):
     found = gather(run, VOCABULARY, 1000)
     assert found.counts.statuses == Counter(row["status"] for row in made)
     assert found.reasons[schema.FAILED] == {"audio.error": found.counts.statuses[schema.FAILED]}
-    assert sorted(found.scores[schema.ACCEPTED]) == pytest.approx(sorted(row["clap_score"] for row in accepted))
+    assert sorted(found.scores[schema.ACCEPTED]) == pytest.approx(sorted(row["alignment_score"] for row in accepted))
     assert found.caption_words == [len(row["caption"].split()) for row in accepted]
     assert found.seconds == pytest.approx(0.25 * len(accepted))
     assert found.tags_said == 1

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from conceptcaps.alignment.threshold import BELOW, Means, Threshold, calibrate, null_scores
+from conceptcaps.alignment.windows import unit
+from conceptcaps.errors import InputError
+
+
+def rows_with_a_common_part(number: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Audio and text embeddings of matched rows; texts share a part that is larger for some than for others."""
+    rng = np.random.default_rng(0)
+    meaning = unit(rng.normal(size=(number, 8)))
+    shared = np.zeros(8)
+    shared[0] = 1
+    audio = unit(meaning + 2 * shared + 0.3 * rng.normal(size=(number, 8)))
+    return audio, unit(meaning + rng.uniform(1, 4, (number, 1)) * shared)
+
+
+def test_null_scores_are_of_pairs_with_different_labels_only():
+    audio = np.eye(3, dtype=np.float32)
+    assert sorted(null_scores(audio, audio, ["a", "b", "b"])) == [0, 0, 0, 0]
+    with pytest.raises(InputError, match="no two with different captions"):
+        null_scores(audio, audio, ["a", "a", "a"])
+
+
+def test_means_taken_off_lose_fewer_matched_pairs_at_the_same_quantile():
+    audio, text = rows_with_a_common_part()
+    first, rest = slice(0, 64), slice(64, None)
+    lost = {}
+    for means in (None, Means.of(audio[first], text[first])):
+        some = means.taken_off(audio[first], text[first]) if means else (audio[first], text[first])
+        threshold = Threshold("null_quantile", calibrate(null_scores(*some, range(64)), 0.95), means)
+        scores = [threshold.scores(a[None], t)[0] for a, t in zip(audio[rest], text[rest], strict=True)]
+        swapped = [threshold.scores(a[None], t)[0] for a, t in zip(audio[rest], np.roll(text[rest], 1, 0), strict=True)]
+        assert np.mean([threshold.decide(s) == BELOW for s in swapped]) == pytest.approx(0.95, abs=0.04)
+        lost[means is not None] = np.mean([threshold.decide(s) == BELOW for s in scores])
+    assert lost[True] < 0.5 * lost[False]
+
+
+def test_scores_without_means_are_cosines_and_with_them_keep_their_precision():
+    audio, text = (side.astype(np.float32) for side in rows_with_a_common_part(10))
+    np.testing.assert_array_equal(Threshold("absolute", 0.2).scores(audio, text[0]), audio @ text[0])
+    found = Threshold("null_quantile", 0.2, Means.of(audio, text)).scores(audio, text[0])
+    assert found.dtype == np.float32
+    assert np.abs(found).max() <= 1 + 1e-6
