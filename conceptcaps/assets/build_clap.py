@@ -46,7 +46,7 @@ NUM_ARRANGED = 3
 """Arrangements from which it is estimated what a text makes likely."""
 VOCAB_SIZE = 4000
 MAX_TOKENS = 126
-EPOCHS = 24
+EPOCHS = 75
 WARM_UP = 150
 """Steps."""
 TUNE_STEPS, TUNE_RATE = 400, 6e-4
