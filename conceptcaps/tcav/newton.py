@@ -26,6 +26,8 @@ _LONGEST_KEPT = 4.0  # longer steps with an old factorisation would blow up what
 _TINY = 1e-30
 _ROUNDED = 10.0  # times the rounding of the Gram matrices: the least penalty under which they may be single precision
 
+Solve = Callable[[np.ndarray], np.ndarray]
+"""(P, M) right sides -> (P, M) solutions."""
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(P, N) weighted residuals, (P, M) parameters -> (P, M): the Newton step."""
 Factorise = Callable[[np.ndarray], Step]
@@ -180,7 +182,7 @@ def _line_search(
     return t, moved, p
 
 
-def _cholesky(system: np.ndarray) -> Step:
+def _cholesky(system: np.ndarray) -> Solve:
     """The solutions of positive definite systems (P, M, M) for any right sides (P, M)."""
     upper = torch.linalg.cholesky(torch.from_numpy(system), upper=True)
 
