@@ -27,7 +27,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 from conceptcaps import signal
 from conceptcaps.alignment.clap import EMBEDDED, ClapAligner, load_checkpoint
 from conceptcaps.alignment.tags import embed_tags, margins, tag_scores
-from conceptcaps.alignment.threshold import Means, Threshold, calibrate, null_scores
+from conceptcaps.alignment.threshold import Means, calibrate
 from conceptcaps.assets.clap_quality import retrieval, separation
 from conceptcaps.audio.arrangement import Arrangement, arrange
 from conceptcaps.audio.checks import Measures, problem
@@ -195,25 +195,16 @@ def spoiled(
     for _ in range(CALIBRATIONS):
         order = rng.permutation(len(waves))
         first, rest = order[:CALIBRATION], order[CALIBRATION:]
-        for score, threshold in thresholds(heard[first], text[first], [captions[i] for i in first]).items():
+        own = heard[first], text[first], [captions[i] for i in first], AlignmentConfig().threshold.quantile
+        for score, centre in (("centred", True), ("plain", False)):
+            threshold = calibrate(*own, centre=centre).threshold
             for name in kinds:
                 texts = np.roll(text[rest], 1, axis=0) if name == SWAPPED else text[rest]
                 pairs = zip(embedded[name][rest], texts, strict=True)
-                low = [threshold.decide(threshold.scores(clip[None], own)[0]) is not None for clip, own in pairs]
+                low = [threshold.decide(threshold.scores(clip[None], one)[0]) is not None for clip, one in pairs]
                 shares.setdefault((score, name), []).append(float(np.mean(unsound[name][rest] | np.array(low))))
     summary = {key: {"mean": float(np.mean(s)), "deviation": float(np.std(s))} for key, s in shares.items()}
     return {score: {n: summary[score, n] for n in kinds} for score in ("centred", "plain")}
-
-
-def thresholds(audio: np.ndarray, text: np.ndarray, captions: list[str]) -> dict[str, Threshold]:
-    """Calibrated on some rows: of embeddings less their means, as runs have it, and of embeddings as they are."""
-    quantile, means = AlignmentConfig().threshold.quantile, Means.of(audio, text)
-    centred = calibrate(null_scores(*means.taken_off(audio, text), captions), quantile)
-    plain = calibrate(null_scores(audio, text, captions), quantile)
-    return {
-        "centred": Threshold("null_quantile", centred, means),
-        "plain": Threshold("null_quantile", plain),
-    }
 
 
 def speed(source: Path, waves: list[np.ndarray], rate: int, captions: list[str]) -> dict[str, float]:

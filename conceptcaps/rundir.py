@@ -232,8 +232,11 @@ class Manifest:
         self.data["stages"][name].update(state="finished", finished=now(), **facts)
         self.save()
 
-    def fail(self, name: str, error: str) -> None:
+    def fail(self, name: str, error: str, *, made_nothing: bool = False) -> None:
+        """Mark a stage failed; one that made nothing may be tried again with any settings."""
         self.data["stages"][name].update(state="failed", finished=now(), error=error)
+        if made_nothing:
+            self.data["stages"][name].pop("settings")
         self.save()
 
     def leave_out(self, name: str, why: str) -> None:

@@ -77,7 +77,9 @@ def counted(monkeypatch):
     def load_stage(stage):
         def function(config, run):
             calls.append(stage.name)
-            if config.name == "broken":
+            if config.name == "half made":
+                run.write_bytes(b"half", stage.name, "part")
+            if config.name in ("broken", "half made"):
                 raise InputError("file x", "is bad", "Mend it")
             if config.name == "small" and stage.name == "taxonomy":
                 raise TooFewRows("the rows", "are few", "Make more")
@@ -140,6 +142,19 @@ def test_a_failed_stage_is_recorded_and_runs_again(tmp_path, counted):
     assert "file x" in record["error"]
     stages.run_stages(load(None, [f"run_dir={tmp_path}"]), ("taxonomy",))
     assert Manifest(RunDir(tmp_path)).is_finished("taxonomy")
+
+
+@pytest.mark.parametrize("name", ["broken", "half made"])
+def test_a_failed_stage_binds_the_settings_of_what_it_made(tmp_path, counted, name):
+    with pytest.raises(InputError, match="file x"):
+        stages.run_stages(load(None, [f"run_dir={tmp_path}", f"name={name}"]), ("taxonomy",))
+    mended = load(None, [f"run_dir={tmp_path}", "taxonomy.num_tags=50"])
+    if name == "half made":
+        with pytest.raises(InputError, match=r"taxonomy\.num_tags: \d+ -> 50"):
+            stages.run_stages(mended, ("taxonomy",))
+    else:
+        stages.run_stages(mended, ("taxonomy",))
+        assert Manifest(RunDir(tmp_path)).is_finished("taxonomy")
 
 
 def test_status_counts_rows_and_what_is_left(tmp_path, capsys, monkeypatch):

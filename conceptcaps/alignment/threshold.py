@@ -13,6 +13,8 @@ from conceptcaps.errors import InputError
 
 BELOW = "below_threshold"
 """The reason code of a clip whose score is too low."""
+_ENOUGH_TO_CENTRE = 32  # rows: fewer sway their own mean, and mismatched pairs of them score too low
+_ALIKE = 1e-3  # texts that differ by no more in any dimension have nothing left without their mean
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,33 @@ def null_scores(audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable])
     return scores.astype(np.float32)
 
 
-def calibrate(scores: np.ndarray, quantile: float) -> float:
-    """The score that a fraction `quantile` of mismatched pairs stays below."""
-    return float(np.quantile(scores, quantile))
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold, and the scores that it was found among.
+
+    Attributes:
+        threshold: method `null_quantile`.
+        null_scores: float32 (num_pairs,), of mismatched pairs.
+        matched_scores: float32 (num_rows,), of the rows themselves.
+    """
+
+    threshold: Threshold
+    null_scores: np.ndarray
+    matched_scores: np.ndarray
+
+
+def calibrate(
+    audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable], quantile: float, *, centre: bool
+) -> Calibration:
+    """The score that a fraction `quantile` of mismatched pairs stays below; arguments and errors as of `null_scores`.
+
+    Args:
+        centre: take the embeddings' means off first, where there are 32 rows or more and their texts differ.
+    """
+    means = None
+    if centre and len(audio) >= _ENOUGH_TO_CENTRE and np.ptp(text, axis=0).max() > _ALIKE:
+        means = Means.of(audio, text)
+        audio, text = means.taken_off(audio, text)
+    null = null_scores(audio, text, labels)
+    threshold = Threshold("null_quantile", float(np.quantile(null, quantile)), means)
+    return Calibration(threshold, null, (audio * text).sum(1))

@@ -21,7 +21,7 @@ from ray.data import Dataset
 
 from conceptcaps import schema, shards
 from conceptcaps.alignment.tags import TagReference
-from conceptcaps.alignment.threshold import Means, Threshold, calibrate, null_scores
+from conceptcaps.alignment.threshold import Means, Threshold, calibrate
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines import attempts
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 ENGINES = Engines()
 _CALIBRATING = -1  # for the markers of suspects: rows tried now are tried again
 CALIBRATION = ("alignment", "calibration.json")
-_ENOUGH_TO_CENTRE = 32  # rows: fewer sway their own mean, and mismatched pairs of them score too low
 
 
 def run_generate(config: Config, run: RunDir, engines: Engines = ENGINES) -> dict[str, Any]:
@@ -215,19 +214,18 @@ def _calibrate(config: Config, run: RunDir, engines: Engines) -> dict[str, Any]:
         logger.warning("of %d rows to calibrate on, these ended before they were scored: %s", len(rows), why)
     audio = np.array([row["audio_embedding"] for row in found], dtype=np.float32)
     text = np.array([row["text_embedding"] for row in found], dtype=np.float32)
-    means, differ = Means.of(audio, text), bool(np.ptp(text, axis=0).max() > 1e-3)
-    centred = settings.centre and differ and len(found) >= _ENOUGH_TO_CENTRE
-    if centred:
-        audio, text = means.taken_off(audio, text)
-    null = null_scores(audio, text, [row["caption"] for row in found])
+    calibrated = calibrate(audio, text, [r["caption"] for r in found], settings.quantile, centre=settings.centre)
+    means, centred = Means.of(audio, text), calibrated.threshold.means is not None
+    if settings.centre and not centred:
+        logger.warning("%d rows are too few or too alike: their mean embeddings are not taken off", len(found))
     return {
         "method": "null_quantile",
         "quantile": settings.quantile,
-        "threshold": calibrate(null, settings.quantile),
+        "threshold": calibrated.threshold.value,
         "num_rows": len(found),
         "centred": centred,
-        "null_scores": null.tolist(),
-        "matched_scores": (audio * text).sum(1).tolist(),
+        "null_scores": calibrated.null_scores.tolist(),
+        "matched_scores": calibrated.matched_scores.tolist(),
         "audio_mean": means.audio,
         "text_mean": means.text,
     }

@@ -160,6 +160,7 @@ def _run_all(config: Config, stages: Sequence[str], run: RunDir, report: Callabl
 
 def _run_one(stage: Stage, config: Config, run: RunDir, manifest: Manifest) -> tuple[dict[str, Any], float]:
     function = stage.load()
+    before = None if "settings" in manifest.stage(stage.name) else run.files()
     manifest.begin(stage.name, settings_of(stage, config))
     started = time.monotonic()
     try:
@@ -169,7 +170,7 @@ def _run_one(stage: Stage, config: Config, run: RunDir, manifest: Manifest) -> t
         raise
     except BaseException as error:
         refused = input_error_in(error)
-        manifest.fail(stage.name, describe(refused or error))
+        manifest.fail(stage.name, describe(refused or error), made_nothing=run.files() == before)
         if refused and refused is not error:
             raise refused from error
         raise

@@ -146,7 +146,11 @@ def _check(clips: Sequence[Clip], parts: Sequence[Split | None], where: str) -> 
         have = {p for c, p in zip(clips, parts, strict=True) if c.label == label}
         missing = [s for s in SPLITS if s not in have]
         if missing:
-            raise InputError(where, f"gives class {label!r} no clip for {missing[0]}", "Add clips or change the split")
+            raise InputError(
+                where,
+                f"gives class {label!r} no clip for {missing[0]}",
+                "Add clips, or split with tcav.split=random or a tcav.split_file",
+            )
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:

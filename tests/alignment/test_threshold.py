@@ -27,13 +27,12 @@ def test_means_taken_off_lose_fewer_matched_pairs_at_the_same_quantile():
     audio, text = rows_with_a_common_part()
     first, rest = slice(0, 64), slice(64, None)
     lost = {}
-    for means in (None, Means.of(audio[first], text[first])):
-        some = means.taken_off(audio[first], text[first]) if means else (audio[first], text[first])
-        threshold = Threshold("null_quantile", calibrate(null_scores(*some, range(64)), 0.95), means)
+    for centre in (False, True):
+        threshold = calibrate(audio[first], text[first], range(64), 0.95, centre=centre).threshold
         scores = [threshold.scores(a[None], t)[0] for a, t in zip(audio[rest], text[rest], strict=True)]
         swapped = [threshold.scores(a[None], t)[0] for a, t in zip(audio[rest], np.roll(text[rest], 1, 0), strict=True)]
         assert np.mean([threshold.decide(s) == BELOW for s in swapped]) == pytest.approx(0.95, abs=0.04)
-        lost[means is not None] = np.mean([threshold.decide(s) == BELOW for s in scores])
+        lost[centre] = np.mean([threshold.decide(s) == BELOW for s in scores])
     assert lost[True] < 0.5 * lost[False]
 
 

@@ -87,7 +87,7 @@ def test_single_precision_meets_the_tolerance_and_gives_way_to_double_where_the_
     w, b = fit_dual(x, target, weight, reg)
     assert w.dtype == (np.float32 if reg == 1.0 else np.float64)
     gram_in_full = (x.astype(float) @ x.astype(float).mT) if reg == 1.0 else (x @ x.mT).astype(float)
-    alpha, b = solve_dual(gram_in_full, target, weight, reg, logistic=True)
+    alpha, _ = solve_dual(gram_in_full, target, weight, reg, logistic=True)
     exact = (x.mT.astype(float) @ alpha[..., None])[..., 0]
     assert (np.vecdot(w, exact) / np.linalg.norm(w, axis=1) / np.linalg.norm(exact, axis=1)).min() > 1 - 1e-7
     if reg == 1.0:
