@@ -72,9 +72,20 @@ class MelFrontEnd:
 
     def log_mel(self, waveforms: np.ndarray) -> torch.Tensor:
         """float32 (num_windows, num_frames, num_mels), decibels, of (num_windows, samples)."""
-        wave = torch.as_tensor(waveforms, device=self.device).to(self.dtype)
+        waves = torch.as_tensor(waveforms, device=self.device)
+        # On a CPU one at a time: the spectra of many, in double precision, are too large for its caches.
+        parts = waves.split(1) if self.device.type == "cpu" else (waves,)
+        return torch.cat([self._log_mel(part) for part in parts])
+
+    def _log_mel(self, waves: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(
-            wave, self.fft_size, self.hop, window=self.taper, center=True, pad_mode="reflect", return_complex=True
+            waves.to(self.dtype),
+            self.fft_size,
+            self.hop,
+            window=self.taper,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = torch.einsum("nft,fm->ntm", power, self.filters)

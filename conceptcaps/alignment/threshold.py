@@ -62,12 +62,11 @@ class Threshold:
         return None if self.method == "none" or score >= self.value else BELOW
 
 
-def null_scores(audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
+def mismatched(scores: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
     """Scores of all mismatched caption-audio pairs.
 
     Args:
-        audio: float (num_rows, dim) unit-length embeddings of clips.
-        text: float (num_rows, dim) unit-length embeddings of the same rows' captions.
+        scores: float (num_rows, num_rows) of every clip with every caption.
         labels: what makes two rows the same (caption or tag set); pairs with equal labels are no mismatch.
 
     Returns:
@@ -77,14 +76,35 @@ def null_scores(audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable])
         InputError: no two rows differ in their label.
     """
     codes = np.unique(np.array([str(label) for label in labels]), return_inverse=True)[1]
-    scores = (audio @ text.T)[codes[:, None] != codes[None, :]]
-    if not scores.size:
+    found = scores[codes[:, None] != codes[None, :]]
+    if not found.size:
         raise InputError(
             "calibration of the alignment threshold",
             f"has {len(codes)} rows and no two with different captions",
             "Raise alignment.threshold.num_calibration or specs.num_samples, or use method 'absolute'",
         )
-    return scores.astype(np.float32)
+    return found.astype(np.float32)
+
+
+def centred_scores(audio: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """float (num_rows, num_rows): cosine of every clip with every caption, less the means of all rows but these two.
+
+    So are rows scored that had no part in the means; a row that had is taken to be less like the others than it is,
+    and a quantile of such scores lies too low.
+
+    Args:
+        audio: float (num_rows, dim) unit-length embeddings of clips.
+        text: float (num_rows, dim) unit-length embeddings of the same rows' captions.
+    """
+    own = np.eye(len(audio), dtype=bool)
+    scores = np.empty((len(audio), len(audio)), audio.dtype)
+    for i, row in enumerate(own):
+        left = (len(audio) - 2 + row)[:, None]
+        audio_mean, text_mean = (
+            (side.sum(0) - side[i] - np.where(row[:, None], 0, side)) / left for side in (audio, text)
+        )
+        scores[i] = (unit(audio[i] - audio_mean) * unit(text - text_mean)).sum(1)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -105,15 +125,19 @@ class Calibration:
 def calibrate(
     audio: np.ndarray, text: np.ndarray, labels: Sequence[Hashable], quantile: float, *, centre: bool
 ) -> Calibration:
-    """The score that a fraction `quantile` of mismatched pairs stays below; arguments and errors as of `null_scores`.
+    """The score that a fraction `quantile` of mismatched pairs stays below.
 
     Args:
+        audio: float (num_rows, dim) unit-length embeddings of clips.
+        text: float (num_rows, dim) unit-length embeddings of the same rows' captions.
+        labels: as of `mismatched`, whose errors it raises.
+        quantile: in (0, 1).
         centre: take the embeddings' means off first, where there are 32 rows or more and their texts differ.
     """
     means = None
     if centre and len(audio) >= _ENOUGH_TO_CENTRE and np.ptp(text, axis=0).max() > _ALIKE:
         means = Means.of(audio, text)
-        audio, text = means.taken_off(audio, text)
-    null = null_scores(audio, text, labels)
+    scores = centred_scores(audio, text) if means else audio @ text.T
+    null = mismatched(scores, labels)
     threshold = Threshold("null_quantile", float(np.quantile(null, quantile)), means)
-    return Calibration(threshold, null, (audio * text).sum(1))
+    return Calibration(threshold, null, np.diag(scores))

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from conceptcaps.alignment.clap import ClapAligner
 from conceptcaps.alignment.tags import TagReference, Verifier, embed_tags, margins, read_prompts, tag_scores
 from conceptcaps.assets import clap_data
-from conceptcaps.assets.build_clap import tag_sets
+from conceptcaps.assets.clap_corpus import tag_sets
 from conceptcaps.assets.corpus import load_taxonomy
 from conceptcaps.audio.procedural import ProceduralSynthesiser
 from conceptcaps.config.alignment import AlignmentConfig

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from conceptcaps.alignment.threshold import BELOW, Means, Threshold, calibrate, null_scores
+from conceptcaps.alignment.threshold import BELOW, Means, Threshold, calibrate, centred_scores, mismatched
 from conceptcaps.alignment.windows import unit
 from conceptcaps.errors import InputError
 
@@ -16,11 +16,32 @@ def rows_with_a_common_part(number: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return audio, unit(meaning + rng.uniform(1, 4, (number, 1)) * shared)
 
 
-def test_null_scores_are_of_pairs_with_different_labels_only():
-    audio = np.eye(3, dtype=np.float32)
-    assert sorted(null_scores(audio, audio, ["a", "b", "b"])) == [0, 0, 0, 0]
+def test_mismatched_scores_are_of_pairs_with_different_labels_only():
+    scores = np.arange(9).reshape(3, 3)
+    assert sorted(mismatched(scores, ["a", "b", "b"])) == [1, 2, 3, 6]
     with pytest.raises(InputError, match="no two with different captions"):
-        null_scores(audio, audio, ["a", "a", "a"])
+        mismatched(scores, ["a", "a", "a"])
+
+
+def test_a_pair_is_centred_by_the_other_rows():
+    audio, text = rows_with_a_common_part(40)
+    others = Means.of(np.delete(audio, (3, 7), axis=0), np.delete(text, (3, 7), axis=0))
+    clip, caption = others.taken_off(audio[3], text[7])
+    assert centred_scores(audio, text)[3, 7] == pytest.approx(clip @ caption)
+    others = Means.of(np.delete(audio, 3, axis=0), np.delete(text, 3, axis=0))
+    clip, caption = others.taken_off(audio[3], text[3])
+    assert centred_scores(audio, text)[3, 3] == pytest.approx(clip @ caption)
+
+
+@pytest.mark.parametrize("quantile", [0.9, 0.95])
+def test_new_mismatched_pairs_are_refused_as_often_as_the_quantile_says(quantile):
+    audio, text = rows_with_a_common_part(3000)
+    refused = []
+    for rows in np.arange(1600).reshape(-1, 40):
+        threshold = calibrate(audio[rows], text[rows], range(40), quantile, centre=True).threshold
+        clips, captions = threshold.means.taken_off(audio[1600:2999], text[1601:])
+        refused.append(np.mean((clips * captions).sum(1) < threshold.value))
+    assert np.mean(refused) == pytest.approx(quantile, abs=0.006)
 
 
 def test_means_taken_off_lose_fewer_matched_pairs_at_the_same_quantile():

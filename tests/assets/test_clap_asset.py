@@ -9,7 +9,7 @@ import pytest
 
 from conceptcaps.alignment.clap import EMBEDDED, ClapAligner
 from conceptcaps.assets import clap_data
-from conceptcaps.assets.build_clap import NUM_COMPOSED, NUM_CORPUS, NUM_HELD_OUT, attributes, tag_sets
+from conceptcaps.assets.clap_corpus import NUM_COMPOSED, NUM_CORPUS, NUM_HELD_OUT, attributes, tag_sets
 from conceptcaps.assets.clap_quality import measure, retrieval, separation
 from conceptcaps.assets.clap_sets import FEWEST, MOST, composed_sets
 from conceptcaps.audio.arrangement import arrange

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from conceptcaps.assets.build_clap import attributes
+from conceptcaps.assets.clap_corpus import attributes
 from conceptcaps.assets.clap_data import flat
 from conceptcaps.assets.clap_sets import composed_sets
 from conceptcaps.assets.clap_texts import make_statements, truth_loss
