@@ -89,13 +89,9 @@ def measure_checks(num_rows: int) -> dict[str, object]:
     }
 
 
-def serving(batch: int, engines: int = 1) -> Config:
+def serving(batch: int) -> Config:
     served = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": batch, "gpu_memory_utilization": 0.2}
-    captions = {
-        "engine": "vllm",
-        "vllm": served,
-        "resources": {"workers": engines, "num_cpus": 0.5, "batch_size": batch},
-    }
+    captions = {"engine": "vllm", "vllm": served, "resources": {"num_cpus": 0.5, "batch_size": batch}}
     return Config.model_validate({"captions": captions | {"checks": {"min_words": 1, "max_words": 500}}})
 
 
@@ -104,7 +100,7 @@ def count_tokens(captions: list[str]) -> int:
     return sum(len(ids) + 1 for ids in tokenizer(captions, add_special_tokens=False)["input_ids"])
 
 
-def measure_vllm(num_rows: int, batch: int, engines: int = 1) -> dict[str, float]:
+def measure_vllm(num_rows: int, batch: int) -> dict[str, float]:
     """Tokens per second of the stage as it runs in a job, from its first quarter of the rows to its last."""
     import pyarrow as pa
     import ray.data
@@ -116,9 +112,7 @@ def measure_vllm(num_rows: int, batch: int, engines: int = 1) -> dict[str, float
     rows = ray.data.from_arrow(table).repartition(max(4, num_rows // (2 * batch)))
     began = time.perf_counter()
     arrived: list[tuple[float, list[str]]] = []
-    for made in build_caption_processor(serving(batch, engines))(rows).iter_batches(
-        batch_size=None, batch_format="pyarrow"
-    ):
+    for made in build_caption_processor(serving(batch))(rows).iter_batches(batch_size=None, batch_format="pyarrow"):
         arrived.append((time.perf_counter() - began, [c or "" for c in made["caption"].to_pylist()]))
     first = next(i for i in range(len(arrived)) if sum(len(c) for _, c in arrived[: i + 1]) >= num_rows / 4)
     tokens = sum(count_tokens(captions) for _, captions in arrived[first + 1 :])
