@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 import ray.data
 import soundfile
 from ray.data import Dataset
+from ray.data.expressions import col
 
 from conceptcaps import schema, shards, signal
 from conceptcaps.audio.arrangement import arrange
@@ -303,16 +304,12 @@ def _decode_one(name: str, payload: bytes | None, rate: int) -> dict[str, Any]:
 def without_unreadable(rows: Dataset) -> tuple[Dataset, dict[str, str]]:
     """The decoded clips, held in the object store, and id -> problem of those that cannot be read."""
     held = rows.materialize()
-    bad = held.filter(_is_unreadable, num_cpus=TASK_CPUS).select_columns(["id", "problem"]).take_all()
+    problem = col("problem")
+    unread = held.filter(expr=problem.is_not_null(), num_cpus=TASK_CPUS)
+    bad = unread.select_columns(["id", "problem"]).take_all()
     for row in bad:
         logger.warning("%s is skipped: %s", row["id"], row["problem"])
-    good = held.filter(_is_readable, num_cpus=TASK_CPUS).drop_columns(["problem"]).materialize() if bad else held
+    good = held
+    if bad:
+        good = held.filter(expr=problem.is_null(), num_cpus=TASK_CPUS).drop_columns(["problem"]).materialize()
     return good, {row["id"]: row["problem"] for row in bad}
-
-
-def _is_readable(row: dict[str, Any]) -> bool:
-    return row["problem"] is None
-
-
-def _is_unreadable(row: dict[str, Any]) -> bool:
-    return row["problem"] is not None
