@@ -13,7 +13,7 @@ from conceptcaps.errors import InputError
 
 BELOW = "below_threshold"
 """The reason code of a clip whose score is too low."""
-_ENOUGH_TO_CENTRE = 32  # rows: fewer sway their own mean, and mismatched pairs of them score too low
+_ENOUGH_TO_CENTRE = 32  # rows: the mean of fewer strays as far as what it should take off
 _ALIKE = 1e-3  # texts that differ by no more in any dimension have nothing left without their mean
 
 

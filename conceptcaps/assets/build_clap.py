@@ -41,11 +41,11 @@ from conceptcaps.assets.clap_corpus import (
     tokenise,
 )
 from conceptcaps.assets.clap_lessons import (
-    Expected,
     Lesson,
     by_contrast,
     by_regression,
     contrast,
+    expected,
     hear_all,
     read,
     teach,
@@ -199,8 +199,8 @@ def last_lesson(
 ) -> Lesson:
     """Texts of the training sets, and of many more, led to where their clips should lie."""
     every = sets + composed_sets(NUM_TEXT_SETS, derive(SEED, "sets for texts"))
-    likely = torch.stack([index.likely(clap_data.flat(tags), NUM_TEXT_ARRANGED) for tags in every]).float()
-    wanted = Expected.fit(has.float(), audio).of(likely)
+    likely = torch.stack([index.likely(clap_data.flat(tags), NUM_TEXT_ARRANGED) for tags in every])
+    wanted = expected(has, audio, likely)
     tokens = tokenise(tokenizer, say_all(every, NUM_TEXT_SAYINGS, "sayings for texts"))
     return Lesson("tune on", 2000, 1.2e-3, 96, by_regression(wanted, tokens, number=192, weight=60.0))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ClapModel, PreTrainedTokenizerFast
@@ -51,30 +52,20 @@ class Lesson:
     whole: Loss
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Embeddings of clips as a linear function of what the clips have.
+def expected(has: Tensor, audio: Tensor, likely: Tensor, penalty: float = 10.0) -> Tensor:
+    """Where clips of some texts lie on average: a ridge regression of embeddings on what their clips have.
 
-    Attributes:
-        attributes: float32 (num_attributes,), mean.
-        audio: float32 (width,), mean.
-        weights: float32 (num_attributes, width).
+    Args:
+        has: (num_clips, num_attributes) in {0, 1}.
+        audio: float32 (num_clips, width) embeddings.
+        likely: (num_texts, num_attributes) in [0, 1], how likely a text makes each attribute.
+        penalty: on squared weights.
+
+    Returns:
+        float32 (num_texts, width), unit length.
     """
-
-    attributes: Tensor
-    audio: Tensor
-    weights: Tensor
-
-    @classmethod
-    def fit(cls, attributes: Tensor, audio: Tensor, penalty: float = 10.0) -> Expected:
-        """Ridge regression of (num_clips, width) embeddings on (num_clips, num_attributes) in {0, 1}."""
-        has, heard = attributes - attributes.mean(0), audio - audio.mean(0)
-        normal = has.T @ has + penalty * torch.eye(has.shape[1])
-        return cls(attributes.mean(0), audio.mean(0), torch.linalg.solve(normal, has.T @ heard))
-
-    def of(self, likely: Tensor) -> Tensor:
-        """Unit-length (num_texts, width) for (num_texts, num_attributes) in [0, 1], how likely each attribute is."""
-        return functional.normalize((likely - self.attributes) @ self.weights + self.audio, dim=1)
+    regression = Ridge(penalty).fit(has.float().numpy(), audio.numpy())
+    return functional.normalize(torch.from_numpy(regression.predict(likely.float().numpy())).float(), dim=1)
 
 
 def by_contrast(audio: Tensor, tokens: Tensor, scale: Tensor) -> Loss:

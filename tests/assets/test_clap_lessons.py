@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, ClapModel
 from conceptcaps.alignment.clap import EMBEDDED
 from conceptcaps.assets.build_clap import model_config
 from conceptcaps.assets.clap_corpus import Index, attributes, tokenise
-from conceptcaps.assets.clap_lessons import Expected, Lesson, by_contrast, by_regression, read, teach
+from conceptcaps.assets.clap_lessons import Lesson, by_contrast, by_regression, expected, read, teach
 from conceptcaps.assets.clap_texts import Statements
 
 
@@ -19,7 +19,7 @@ def test_expected_embeddings_are_found_where_they_are_linear_in_what_clips_have(
     draws = torch.Generator().manual_seed(0)
     has = (torch.rand(300, 6, generator=draws) < 0.4).float()
     audio = normalize(has @ torch.randn(6, 16, generator=draws) + torch.randn(16, generator=draws), dim=1)
-    found = Expected.fit(has, audio, penalty=1e-3).of(has)
+    found = expected(has, audio, has, penalty=1e-3)
     assert found.norm(dim=1) == pytest.approx(1, abs=1e-5)
     assert float((found * audio).sum(1).mean()) > 0.95
     assert float((found * audio.roll(1, 0)).sum(1).mean()) < 0.8
