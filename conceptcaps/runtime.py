@@ -43,8 +43,11 @@ class Demand:
 
     @property
     def gpus(self) -> float:
-        each = self.resources.num_gpus if self.gpus_per_worker is None else self.gpus_per_worker
-        return self.resources.workers * each
+        return self.resources.workers * self.each_gpus
+
+    @property
+    def each_gpus(self) -> float:
+        return self.resources.num_gpus if self.gpus_per_worker is None else self.gpus_per_worker
 
 
 def connect(config: RayConfig, quiet: bool = False) -> None:
@@ -131,6 +134,19 @@ def scaling(resources: Resources) -> ScalingConfig:
     )
 
 
+def _whole_gpus(demands: Iterable[Demand]) -> float:
+    """GPUs that hold all workers: a worker's share lies on one GPU, so that three of 0.6 need three."""
+    shares = sorted((d.each_gpus for d in demands for _ in range(d.resources.workers)), reverse=True)
+    rooms: list[float] = []
+    for share in (s for s in shares if 0 < s < 1):
+        room = next((i for i, left in enumerate(rooms) if left >= share - 1e-6), None)
+        if room is None:
+            rooms.append(1 - share)
+        else:
+            rooms[room] -= share
+    return len(rooms) + sum(s for s in shares if s >= 1)
+
+
 def check_capacity(demands: Iterable[Demand], reserved: float = RESERVED_CPUS, autoscaling: bool = False) -> None:
     """Refuse a plan whose pools cannot all stand at once: Ray would wait for ever without a word.
 
@@ -153,7 +169,7 @@ def check_capacity(demands: Iterable[Demand], reserved: float = RESERVED_CPUS, a
 def _check_capacity(demands: list[Demand], reserved: float) -> None:
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    needed_gpus = sum(d.gpus for d in demands)
+    needed_gpus = _whole_gpus(demands)
     if needed_gpus > gpus + 1e-6:
         asking = ", ".join(f"{d.key} {d.gpus:g}" for d in demands if d.gpus)
         raise InputError(

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "conceptcaps"
 BASE = {
     "schema", "vocabulary", "config", "rundir", "seeding", "signal", "engines", "errors", "extras", "contradictions",
     "shards", "metrics", "pairs", "provenance", "retrying", "lease", "logs", "model_files", "counter_random",
+    "devices",
 }  # fmt: skip
 STAGES = {"taxonomy", "vae", "comparison", "captions", "audio", "alignment", "dataset", "tcav", "report"}
 TOP = {"cli", "plots", "doctor"}

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, ClapFeatureExtractor, ClapMo
 from conceptcaps.alignment.mel import MelFrontEnd
 from conceptcaps.alignment.windows import WindowedAligner
 from conceptcaps.config.alignment import AlignmentConfig
+from conceptcaps.devices import device_for
 from conceptcaps.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class ClapAligner(WindowedAligner):
     """
 
     def __init__(self, config: AlignmentConfig):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for(config.resources, "alignment.resources")
         source = str(EMBEDDED) if config.model == "embedded" else config.model
         model, self.tokenizer, extractor = load_checkpoint(source, config.revision or "main")
         self.model: Any = model.eval()

@@ -24,6 +24,7 @@ from conceptcaps import environments
 from conceptcaps.alignment.mel import MelFrontEnd
 from conceptcaps.alignment.windows import WindowedAligner
 from conceptcaps.config.alignment import AlignmentConfig
+from conceptcaps.devices import device_for
 from conceptcaps.errors import InputError, describe
 from conceptcaps.model_files import file_on_hub
 
@@ -57,7 +58,7 @@ class LaionClapAligner(WindowedAligner):
         from transformers import AutoTokenizer, ClapFeatureExtractor
 
         folder = environments.folder_of("laion_clap", "laion_clap", "alignment.resources.python")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for(config.resources, "alignment.resources")
         weights = load_weights(config)
         fusion = any("mel_conv2d" in name for name in weights)
         self.model: Any = build(folder, weights, fusion).eval().to(self.device)

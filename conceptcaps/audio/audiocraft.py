@@ -18,6 +18,7 @@ from conceptcaps import environments
 from conceptcaps.audio.checkpoint import MAX_TEXT_TOKENS, load_checkpoint, load_tokenizer
 from conceptcaps.audio.conversion import to_audiocraft
 from conceptcaps.config.audio import AudioConfig
+from conceptcaps.devices import device_for
 from conceptcaps.engines import Batch
 from conceptcaps.errors import InputError
 
@@ -45,7 +46,7 @@ class AudiocraftSynthesiser:
         from audiocraft.models import MusicGen
 
         settings = config.musicgen
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_for(config.resources, "audio.resources")
         checkpoint = load_checkpoint(settings)
         codec = _codec(checkpoint.audio_encoder, checkpoint.config.decoder.audio_channels).to(device)
         language = language_model(checkpoint, load_tokenizer(settings)).to(device)
@@ -156,7 +157,8 @@ def _text_conditioner(checkpoint: Any, tokenizer: Any) -> Any:
 
         def forward(self, tokenized: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             ids, mask = tokenized
-            with torch.no_grad():
+            # In its own precision: MusicGen decodes under half precision, which T5 overflows.
+            with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
                 states = self.output_proj(self.t5(input_ids=ids, attention_mask=mask).last_hidden_state)
             return states * mask[..., None], mask
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ TEXT_MULTIPLE = 32  # text lengths are rounded up to this, so that few shapes oc
 _PREFILL_COLUMNS = 64
 _LENGTH_MULTIPLE = 128
 _WARM_UP_STEPS = 2
+_MOST_RECORDINGS = 8
+_USUAL_TEXT_TOKENS = 64  # of the longest caption of a batch, for the estimate of memory
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,20 @@ class Decoder:
         self._guided = sampling.guidance_scale > 1
         self._recorded = transformer.device.type == "cuda" if recorded is None else recorded
         self._cache: Cache | None = None
+        self._text: Text | None = None
         self._recordings: dict[tuple[int, int], _Recording] = {}
+        self._capture: tuple[torch.cuda.Stream, Any] | None = None
 
     def bytes_per_clip(self, num_frames: int) -> int:
-        """Memory that decoding takes for each clip of a batch: keys and values, and the logits' scratch."""
+        """Memory that decoding takes for each clip of a batch: keys and values, of the text too, and the logits'."""
         columns = self._columns(min(num_frames, self._window.frames))
         logits = (1 + self._guided) * self._transformer.num_codebooks * self._transformer.vocab_size * 4
-        return self._transformer.cache_bytes(columns, self._guided) + 8 * logits
+        text = (1 + self._recorded) * self._transformer.text_bytes(_USUAL_TEXT_TOKENS)
+        return self._transformer.cache_bytes(columns, self._guided) + text + 8 * logits
+
+    def clips_within(self, most: int) -> int:
+        """The most clips, at least 1, that are decoded as no more than `most`; see `_rows`."""
+        return next((n for n in range(most, 0, -1) if self._rows(n) <= most), 1)
 
     @torch.inference_mode()
     def generate(self, states: Tensor, mask: Tensor, seeds: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -159,8 +170,7 @@ class Decoder:
         """A view of the one cache, made anew only where it is too small; recordings hold views of it too."""
         cache = self._cache
         if cache is None or cache.keys[0].shape[0] < batch or cache.keys[0].shape[2] < columns:
-            self._cache = None
-            self._recordings.clear()
+            self.release()
             self._cache = cache = self._transformer.new_cache(batch, columns, self._guided)
         return Cache(*([x[: self._cache_rows(layer, batch)] for layer, x in enumerate(side)] for side in _sides(cache)))
 
@@ -171,24 +181,55 @@ class Decoder:
         key = (run.columns.shape[0], run.text.mask.shape[-1])
         recording = self._recordings.get(key)
         if recording is None or recording.too_short(run):
-            recording = self._recordings[key] = _Recording(self, run)
+            if recording is not None or len(self._recordings) == _MOST_RECORDINGS:
+                self._forget_recordings()
+            recording = _Recording(self, run, self._text_buffers(run.text))
+            self._recordings[key] = recording
         return recording
+
+    def _text_buffers(self, text: Text) -> Text:
+        """Views, of the shapes of `text`, of the one place that all recordings read their text from."""
+        rows, tokens = text.mask.shape[0], text.mask.shape[-1]
+        own = self._text
+        if own is None or own.mask.shape[0] < rows or own.mask.shape[-1] < tokens:
+            most = (rows, tokens) if own is None else (max(rows, len(own.mask)), max(tokens, own.mask.shape[-1]))
+            self._forget_recordings()
+            self._text = None
+            self._text = own = self._transformer.new_text(*most)
+        keys, values = ([x[:rows, :, :tokens] for x in side] for side in (own.keys, own.values))
+        return Text(keys, values, own.mask[:rows, ..., :tokens])
+
+    def capture(self) -> tuple[torch.cuda.Stream, Any]:
+        """The stream and the memory that all graphs are recorded on: nothing in it outlives a replay."""
+        if self._capture is None:
+            self._capture = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        return self._capture
+
+    def _forget_recordings(self) -> None:
+        # All at once, with their memory: a pool whose graphs are gone cannot be recorded into again.
+        self._recordings.clear()
+        self._capture = None
+
+    @torch.inference_mode()
+    def clean(self) -> None:
+        """Forget the keys and values of a clip whose numbers overflowed.
+
+        A recorded step masks the columns that are still to come, and adds minus infinity to whatever they hold: not a
+        number remains not a number, for this clip and for every later one in its place.
+        """
+        for x in chain(*_sides(self._cache)) if self._cache else ():
+            x.zero_()
 
     def release(self) -> None:
         """Give the cache and the recordings back."""
-        self._cache = None
-        self._recordings.clear()
+        self._forget_recordings()
+        self._cache = self._text = None
 
 
 class _Recording:
     """The steps of one batch shape, recorded on buffers of their own that each run is copied into."""
 
-    def __init__(self, decoder: Decoder, run: _Run):
-        text = Text(
-            [torch.empty_like(x) for x in run.text.keys],
-            [torch.empty_like(x) for x in run.text.values],
-            torch.empty_like(run.text.mask),
-        )
+    def __init__(self, decoder: Decoder, run: _Run, text: Text):
         self._decoder = decoder
         self._run = _Run(run.columns.clone(), run.keys.clone(), run.cache, text, run.finite.clone())
         self._position = torch.zeros(1, dtype=torch.int64, device=run.columns.device)
@@ -230,14 +271,14 @@ class _Recording:
 
     def _record(self, length: int) -> torch.cuda.CUDAGraph:
         """Record one step. The steps that warm it up write what the replay then writes again."""
-        stream = torch.cuda.Stream()
+        stream, memory = self._decoder.capture()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_STEPS):
                 self._decoder.step(self._run, self._position, length)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=memory, stream=stream):
             self._advance(length)
         return graph
 

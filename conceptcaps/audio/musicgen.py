@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from conceptcaps.audio.encodec import Codec
 from conceptcaps.audio.sampling import Sampling
 from conceptcaps.audio.transformer import Transformer
 from conceptcaps.config.audio import AudioConfig, MusicgenConfig
+from conceptcaps.devices import device_for, device_memory, is_out_of_memory
 from conceptcaps.engines import Batch
 from conceptcaps.errors import InputError
 
@@ -43,13 +43,13 @@ class MusicgenSynthesiser:
 
     def __init__(self, config: AudioConfig):
         settings = config.musicgen
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_for(config.resources, "audio.resources")
         model = load_checkpoint(settings)
         channels = model.config.decoder.audio_channels
         self._tokenizer = load_tokenizer(settings)
         self._text = model.text_encoder.float().to(device).eval()
         self._projection = model.enc_to_dec_proj.float().to(device) if hasattr(model, "enc_to_dec_proj") else None
-        self._codec = Codec(model.audio_encoder.float().to(device).eval(), channels)
+        self._codec = Codec(model.audio_encoder, channels, device)
         transformer = Transformer(model.decoder.to(device, getattr(torch, settings.dtype)).eval())
         self._device = device
         self.sampling_rate = self._codec.sampling_rate
@@ -61,6 +61,7 @@ class MusicgenSynthesiser:
         window = _window(settings, self._codec, longest)
         self._decoder = Decoder(transformer, sampling, channels, window)
         self._clips_at_once = settings.clips_at_once
+        self._gpu_share = config.resources.num_gpus
 
     def __call__(self, batch: Batch) -> list[np.ndarray]:
         """One float32 (channels, samples) waveform in [-1, 1] per row.
@@ -71,37 +72,46 @@ class MusicgenSynthesiser:
         """
         captions, seeds = batch["caption"], batch["seed"]
         waveforms: list[Tensor] = []
-        at_once = self._clips_at_once or self._clips_that_fit()
+        # Reckoned once: later on, what decoding holds looks as if others had taken it.
+        self._clips_at_once = self._clips_at_once or self._clips_that_fit()
         while len(waveforms) < len(captions):
-            start = len(waveforms)
-            try:
-                waveforms += self._synthesise(captions[start : start + at_once], seeds[start : start + at_once])
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or at_once == 1:
-                    raise
-                at_once = self._halve(min(at_once, len(captions) - start))
+            rows = slice(len(waveforms), len(waveforms) + self._clips_at_once)
+            made = self._try(captions[rows], seeds[rows])
+            if made is None:
+                self._halve(len(captions[rows]))
+            else:
+                waveforms += made
         self._codec.finish()
         return [waveform.cpu().numpy() for waveform in waveforms]
 
-    def _halve(self, at_once: int) -> int:
-        """The next size to try after one that did not fit; it is kept for later calls."""
-        self._clips_at_once = max(1, at_once // 2)
+    def _try(self, captions: list[str], seeds: list[int]) -> list[Tensor] | None:
+        """The clips; None where several were too many for the memory."""
+        try:
+            return self._synthesise(captions, seeds)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(captions) == 1:
+                raise
+        return None
+
+    def _halve(self, tried: int) -> None:
+        """Decode fewer than `tried` clips at once from now on."""
+        self._clips_at_once = self._decoder.clips_within(max(1, tried // 2))
         self._decoder.release()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        logger.warning("%d clips at once do not fit in memory; going on with %d", at_once, self._clips_at_once)
-        return self._clips_at_once
+        logger.warning("%d clips at once do not fit in memory; going on with %d", tried, self._clips_at_once)
 
-    def _synthesise(self, captions: list[str], seeds: list[int]) -> Iterator[Tensor]:
+    def _synthesise(self, captions: list[str], seeds: list[int]) -> list[Tensor]:
         states, mask = self.encode_text(captions)
         rows = torch.tensor(seeds, dtype=torch.int64, device=self._device)
         num_frames = self._codec.num_frames(self._num_samples)
         codes, finite = self._decoder.generate(states, mask, rows, num_frames)
         if not bool(finite.all()):
+            self._decoder.clean()
             lost = [seed for seed, fine in zip(seeds, finite.tolist(), strict=True) if not fine]
             raise FloatingPointError(f"logits are not finite in the rows with seed {lost}")
         # Not copied to the host yet: on a GPU the next clips' codes are decoded meanwhile.
-        return iter(self._codec.decode(codes, self._num_samples))
+        return list(self._codec.decode(codes, self._num_samples))
 
     @torch.inference_mode()
     def encode_text(self, captions: list[str]) -> tuple[Tensor, Tensor]:
@@ -126,7 +136,7 @@ class MusicgenSynthesiser:
     def _clips_that_fit(self) -> int:
         """Clips whose keys and values fit in the free memory of the device."""
         each = self._decoder.bytes_per_clip(self._codec.num_frames(self._num_samples))
-        return max(1, int(_MEMORY_SHARE * _free_bytes(self._device) / each))
+        return self._decoder.clips_within(int(_MEMORY_SHARE * _free_bytes(self._device, self._gpu_share) / each))
 
 
 def _window(settings: MusicgenConfig, codec: Codec, longest: int) -> Window:
@@ -137,16 +147,11 @@ def _window(settings: MusicgenConfig, codec: Codec, longest: int) -> Window:
     return Window(frames, stride)
 
 
-def _free_bytes(device: torch.device) -> int:
+def _free_bytes(device: torch.device, share: float) -> int:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return device_memory(device, share)
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Also the CPU allocator's failure, which is a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

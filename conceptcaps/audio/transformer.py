@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Position = int | Tensor
 """A column: an int, or an int64 (1,) tensor where the step is recorded as a CUDA graph."""
@@ -134,6 +135,16 @@ class Transformer:
         rows = 1 + (len(self._layers) - 1) * (1 + guided)
         return 2 * rows * columns * self.hidden_size * self.dtype.itemsize
 
+    def text_bytes(self, tokens: int) -> int:
+        """Bytes of a `Text` of `tokens` tokens for one clip."""
+        return 2 * len(self._layers) * tokens * self.hidden_size * self.dtype.itemsize
+
+    def new_text(self, batch: int, tokens: int) -> Text:
+        """Room for the texts of `batch` clips."""
+        shape = (batch, self.num_heads, tokens, self.head_dim)
+        make = [[torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self._layers] for _ in range(2)]
+        return Text(*make, torch.zeros(batch, 1, 1, tokens, device=self.device, dtype=self.dtype))
+
     def read(self, states: Tensor, mask: Tensor) -> Text:
         """Project encoded captions, once per batch.
 
@@ -225,6 +236,10 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> 
         keys: (rows, H, L, D), as are the values.
         mask: 0 or -inf, of a shape that broadcasts to (rows, H, T, L).
     """
+    if query.device.type == "cuda":
+        # One kernel on every GPU: torch prefers cuDNN's on some, whose reading of a broadcast mask is its own.
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     if query.device.type != "cpu" or query.shape[2] > 1:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ keys.mT

@@ -234,7 +234,7 @@ def load_base(source: str, config: LoraConfig, device: torch.device, revision: s
         }
     try:
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InputError("key 'captions.vllm.model'", f"no model at {source} ({error})", "Give a checkpoint") from error
     return model if config.quantisation == "nf4" else model.to(device)  # type: ignore[arg-type]
 
@@ -259,7 +259,7 @@ def add_adapter(model: Any, config: LoraConfig, seed: int) -> Any:
         r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     if config.quantisation == "nf4":
-        model = peft.prepare_model_for_kbit_training(model)
+        model = peft.prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
     with torch.random.fork_rng():
         torch.manual_seed(seed % 2**32)
         try:

@@ -253,7 +253,7 @@ def train_on_ray(
     if plan.num_workers:
         run_config = RunConfig(**storage, failure_config=ray.train.FailureConfig(max_failures=3))
     TorchTrainer(_train_loop, train_loop_config=settings, scaling_config=plan, run_config=run_config).fit()
-    saved = torch.load(io.BytesIO(run.read_bytes(*CHECKPOINT)), weights_only=True)
+    saved = load_checkpoint(run)
     return {name: saved["fit"][name] for name in ("history", "steps", "best_loss")} | saved["facts"]
 
 
@@ -304,8 +304,13 @@ def _saved(run: RunDir, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint of this very fit, if there is one."""
     if not run.exists(*CHECKPOINT):
         return None
-    saved = torch.load(io.BytesIO(run.read_bytes(*CHECKPOINT)), weights_only=True)
+    saved = load_checkpoint(run)
     return saved if saved["identity"] == identity else None
+
+
+def load_checkpoint(run: RunDir) -> dict[str, Any]:
+    """On the CPU: what a GPU wrote is read by a driver that has none, and by workers on other GPUs."""
+    return torch.load(io.BytesIO(run.read_bytes(*CHECKPOINT)), map_location="cpu", weights_only=True)
 
 
 def _save(run: RunDir, state: Fit, identity: dict[str, Any], facts: dict[str, Any]) -> None:

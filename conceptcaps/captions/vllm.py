@@ -76,6 +76,8 @@ def engine_kwargs(config: VllmConfig, device: Device, adapter: str | None = None
         arguments["revision"] = config.revision
     if device == "cpu":
         arguments["logits_processors"] = [SAMPLER]
+    elif config.kv_cache_gib:
+        arguments["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     if adapter:
         # On a CPU vLLM 0.32 gives requests without an adapter the last of the places for adapters, where others beside
         # them have one: a second place, which stays zero, is none.

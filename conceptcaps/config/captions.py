@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from conceptcaps.config.base import Resources, Section, speed_key
 
@@ -21,6 +21,12 @@ class VllmConfig(Section):
     max_model_len: int = Field(1024, description="Most tokens of prompt and caption together", ge=64)
     max_num_seqs: int = speed_key(64, "Most requests decoded at once", ge=1)
     gpu_memory_utilization: float = speed_key(0.9, "Fraction of device memory (RAM on a CPU) vLLM takes", gt=0, le=1)
+    kv_cache_gib: float | None = speed_key(
+        None,
+        "GiB of keys and values on a GPU (null: what gpu_memory_utilization leaves); set it where other engines share "
+        "the GPU, whose memory vLLM would take for its own",
+        gt=0,
+    )
     enforce_eager: bool = speed_key(False, "Skip compilation and CUDA graphs: slower steps, faster start")
     tensor_parallel_size: int = speed_key(1, "GPUs that share one copy of the model", ge=1)
     trust_remote_code: bool = Field(False, description="Let the hub's repository run its own code")
@@ -58,3 +64,10 @@ class CaptionsConfig(Section):
     rounds: int = Field(1, description="Times a row without a good candidate is asked, with fresh seeds", ge=1)
     checks: ChecksConfig = Field(ChecksConfig(), description="Checks of captions of engine `vllm`")
     resources: Resources = Field(Resources(), description="Caption workers; each loads the model once")
+
+    @model_validator(mode="after")
+    def _parallel_on_whole_gpus(self) -> CaptionsConfig:
+        parts, gpus = self.vllm.tensor_parallel_size, self.resources.num_gpus
+        if parts > 1 and gpus not in (0, 1):
+            raise ValueError(f"tensor_parallel_size {parts} takes whole GPUs; resources.num_gpus is {gpus:g}, not 1")
+        return self

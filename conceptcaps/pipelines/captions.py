@@ -76,8 +76,9 @@ def build_caption_processor(config: Config, watch: Watch | None = None) -> Calla
 
 def caption_demand(config: Config) -> list[Demand]:
     """What the engine's pool takes; the other steps of the processor are short tasks."""
-    gpus = config.captions.resources.num_gpus * config.captions.vllm.tensor_parallel_size
-    return [Demand("captions.resources", config.captions.resources, gpus_per_worker=gpus)]
+    resources, parts = config.captions.resources, config.captions.vllm.tensor_parallel_size
+    taken = {"num_cpus": resources.num_cpus * parts, "gpus_per_worker": resources.num_gpus * parts}
+    return [Demand("captions.resources", resources, **taken)]
 
 
 def processor_config(config: Config, device: Device, adapter: str | None) -> Any:

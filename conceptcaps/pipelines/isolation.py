@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -49,6 +50,7 @@ def answers(
     except InputError:
         raise
     except Exception as error:
+        _leave_if_dead(error, stage)
         if len(rows) == 1:
             fail(rows[0], stage, error, run_id)
             return []
@@ -56,3 +58,13 @@ def answers(
         return [pair for row in rows for pair in answers(call, [row], stage, run_id)]
     assert len(found) == len(rows), f"{stage} gave {len(found)} answers to {len(rows)} rows"
     return list(zip(rows, found, strict=True))
+
+
+def _leave_if_dead(error: Exception, stage: str) -> None:
+    """End the process whose GPU has failed for good: every later row would fail in it, and none in a fresh one.
+
+    Ray restarts the worker; the guard counts how often a row was there.
+    """
+    if type(error).__name__ == "AcceleratorError" and "out of memory" not in str(error):
+        logger.critical("%s: the GPU is lost to this process (%s)", stage, describe(error))
+        os._exit(1)

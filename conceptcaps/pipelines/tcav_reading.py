@@ -14,6 +14,7 @@ import torch
 from ray.data import Dataset
 
 from conceptcaps.config.tcav import TcavConfig
+from conceptcaps.devices import device_for
 from conceptcaps.errors import InputError
 from conceptcaps.rundir import RunDir
 from conceptcaps.runtime import TASK_CPUS, pool_arguments
@@ -68,7 +69,7 @@ class ReadConcepts:
 
     def __init__(self, subject: Subject, layers: Sequence[str], gradient_ids: frozenset[str]):
         self.adapter, self.layers, self.gradient_ids = subject.build(), tuple(layers), gradient_ids
-        self.adapter.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.adapter.model.to(device_for(subject.section.resources, "tcav.resources"))
         self.reader, self.seed = LayerReader(self.adapter.model, layers), subject.seed
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -100,7 +101,7 @@ class ReadExamples:
 
     def __init__(self, subject: Subject, layers: Sequence[str], classes: Sequence[str], wanted: frozenset[str]):
         self.adapter, self.layers, self.wanted = subject.build(), tuple(layers), wanted
-        self.adapter.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.adapter.model.to(device_for(subject.section.resources, "tcav.resources"))
         self.reader = LayerReader(self.adapter.model, layers)
         known = {name.lower(): k for k, name in enumerate(self.adapter.classes)}
         self.index = [known.get(name.lower(), -1) for name in classes]

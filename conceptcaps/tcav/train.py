@@ -147,7 +147,7 @@ def forget_checkpoint(run: RunDir) -> None:
 def _train_loop(settings: dict[str, Any]) -> None:
     config, run, seed = ClassifierConfig.model_validate(settings["config"]), RunDir(settings["run"]), settings["seed"]
     rank, world = _place()
-    device = ray.train.torch.get_device() if world > 1 or torch.cuda.is_available() else torch.device("cpu")
+    device = ray.train.torch.get_device() if config.resources.num_gpus else torch.device("cpu")
     fit = start(shape_of(config, settings["classes"]), config, seed, device)
     identity = {"config": config.model_dump_json(exclude={"resources"}), "classes": settings["classes"], "seed": seed}
     for saved in _saved_state(run, identity, device):
@@ -224,7 +224,7 @@ def _pass(
         loss = nn.functional.cross_entropy(logits.float(), labels)
         step(loss)
         right = (logits.argmax(1) == labels).sum()
-        totals += torch.stack([loss.detach() * len(labels), right, torch.tensor(len(labels))]).to(totals)
+        totals += torch.stack([loss.detach() * len(labels), right, torch.full_like(right, len(labels))]).to(totals)
     if _place()[1] > 1:
         distributed.all_reduce(totals)
     loss_sum, num_right, count = totals.tolist()

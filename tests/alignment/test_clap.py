@@ -152,3 +152,13 @@ def test_hub_out_of_reach(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="nobody/no-such-clap"):
         aligner("nobody/no-such-clap")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_embeddings_on_a_gpu_are_a_cpus(unfused):
+    resources = Resources(batch_size=4, num_gpus=0.1)
+    on_gpu, on_cpu = ClapAligner(AlignmentConfig(model=str(unfused), resources=resources)), aligner(unfused)
+    waves = tones(0.4, 1.0, 2.5)
+    assert np.abs(on_gpu.embed_audio(waves, RATE) - on_cpu.embed_audio(waves, RATE)).max() < 1e-3
+    assert np.abs(on_gpu.embed_text(TEXTS) - on_cpu.embed_text(TEXTS)).max() < 1e-3

@@ -140,10 +140,25 @@ def test_other_errors_pass(engine: MusicgenSynthesiser, monkeypatch: pytest.Monk
 def test_batch_size_follows_free_memory(mono_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = MusicgenSynthesiser(config(mono_checkpoint))
     each = engine._decoder.bytes_per_clip(25)
-    monkeypatch.setattr(musicgen, "_free_bytes", lambda device: int(each * 3 / 0.8) + 1)
+    monkeypatch.setattr(musicgen, "_free_bytes", lambda *_: int(each * 3 / 0.8) + 1)
     assert engine._clips_that_fit() == 3
-    monkeypatch.setattr(musicgen, "_free_bytes", lambda device: 0)
+    monkeypatch.setattr(musicgen, "_free_bytes", lambda *_: 0)
     assert engine._clips_that_fit() == 1
+
+
+def test_the_batch_size_is_reckoned_once(mono_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards its own cache has taken what was free."""
+    engine = MusicgenSynthesiser(config(mono_checkpoint))
+    each = engine._decoder.bytes_per_clip(25)
+    seen: list[int] = []
+    generate = engine._decoder.generate
+    monkeypatch.setattr(
+        engine._decoder, "generate", lambda *args: (seen.append(len(args[2])), generate(*args))[1]
+    )
+    for free in (int(each * 4 / 0.8) + 1, 0):
+        monkeypatch.setattr(musicgen, "_free_bytes", lambda *_, free=free: free)
+        engine(ROWS)
+    assert seen == [4, 1, 4, 1]
 
 
 def test_overflow_is_an_error_that_names_the_row(engine: MusicgenSynthesiser, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from fit_job import EPOCHS, fit_on
 
-from conceptcaps.captions.train import CHECKPOINT
+from conceptcaps.captions.train import CHECKPOINT, load_checkpoint
 from conceptcaps.rundir import RunDir
 
 PATIENCE_S = 240
@@ -64,6 +64,17 @@ def workers_of(job: subprocess.Popen) -> list[psutil.Process]:
 
 
 @pytest.mark.served
+def test_a_checkpoint_from_a_gpu_is_read_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    buffer = io.BytesIO()
+    torch.save({"fit": {"moments": torch.ones(3)}}, buffer)
+    run = RunDir(tmp_path)
+    run.write_bytes(buffer.getvalue(), *CHECKPOINT)
+    assert load_checkpoint(run)["fit"]["moments"].tolist() == [1, 1, 1]
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+
+
 def test_two_workers_have_the_curve_of_one(cluster, one_worker, tmp_path):
     two = fit_on(2, str(tmp_path))
     curves = [[step["loss"] for step in made["steps"]] for made in (one_worker, two)]

@@ -116,6 +116,20 @@ def test_a_cpu_engine_draws_by_our_sampler_and_a_gpu_engine_by_its_own():
     assert (greedy["temperature"], "extra_args" in greedy) == (0.0, False)
 
 
+def test_keys_and_values_of_a_shared_gpu_take_what_they_are_told():
+    """vLLM would otherwise measure what it may take while the other engines load beside it."""
+    told = VllmConfig(kv_cache_gib=1.5)
+    assert vllm.engine_kwargs(told, "gpu")["kv_cache_memory_bytes"] == 3 * 2**29
+    assert "kv_cache_memory_bytes" not in vllm.engine_kwargs(told, "cpu")
+    assert "kv_cache_memory_bytes" not in vllm.engine_kwargs(VllmConfig(), "gpu")
+
+
+def test_a_model_on_several_gpus_takes_them_whole():
+    with pytest.raises(ValueError, match=r"tensor_parallel_size 2 takes whole GPUs; resources\.num_gpus is 0\.5"):
+        CaptionsConfig(vllm=VllmConfig(tensor_parallel_size=2), resources={"num_gpus": 0.5})
+    CaptionsConfig(vllm=VllmConfig(tensor_parallel_size=2), resources={"num_gpus": 1})
+
+
 def test_the_engine_knows_the_adapters_rank(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12, "rank_pattern": {"q_proj": 20}}))
     arguments = vllm.engine_kwargs(VllmConfig(), "gpu", str(tmp_path))

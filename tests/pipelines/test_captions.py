@@ -12,6 +12,7 @@ from conceptcaps import schema
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.captions import (
+    caption_demand,
     build_caption_processor,
     find_adapter,
     find_synonyms,
@@ -129,6 +130,8 @@ def test_a_gpu_engine_takes_its_gpus():
     resources = config.captions.resources.model_copy(update={"num_gpus": 1.0, "num_cpus": 2.0})
     served = config.captions.vllm.model_copy(update={"tensor_parallel_size": 2})
     captions = config.captions.model_copy(update={"resources": resources, "vllm": served})
-    made = processor_config(config.model_copy(update={"captions": captions}), "gpu", None)
+    config = config.model_copy(update={"captions": captions})
+    made, [demand] = processor_config(config, "gpu", None), caption_demand(config)
+    assert (demand.cpus, demand.gpus) == (4.0, 2.0)
     assert [(b["CPU"], b["GPU"]) for b in made.placement_group_config["bundles"]] == [(2.0, 1.0)] * 2
     assert made.engine_kwargs["tensor_parallel_size"] == 2

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from meta_device import META, OnlyMeta, to_meta
 
 from conceptcaps.config.tcav import ClassifierConfig
 from conceptcaps.errors import InputError
@@ -147,3 +148,29 @@ def test_crops_depend_on_clip_epoch_and_seed_and_not_on_the_batch() -> None:
     middle = train.Crops(CONFIG, seed=1, epoch=None)(rows)[0]
     assert torch.equal(middle, train.Crops(CONFIG, seed=2, epoch=None)(rows)[0])
     assert together.shape == middle.shape == (8, round(CONFIG.duration * RATE))
+
+
+def test_a_pass_stays_on_the_device_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the sums of all batches come back once."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # meta has none
+    fit = train.start(train.shape_of(CONFIG, ["low", "high"]), CONFIG, 3)
+    to_meta(fit.model)
+    waves = torch.zeros(4, int(CONFIG.duration * CONFIG.sampling_rate), device=META)
+    batches = [(waves, torch.zeros(4, dtype=torch.int64, device=META))] * 3
+    losses: list[torch.Tensor] = []
+    with OnlyMeta(read_back=True) as seen:
+        train._pass(fit.model.train(), batches, META, lambda loss: (loss.backward(), losses.append(loss)))
+    assert len(losses) == 3
+    assert all(parameter.grad is not None for parameter in fit.model.parameters())
+    assert seen.read == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_loop_learns_two_pitches_on_a_gpu(loop) -> None:
+    device = torch.device("cuda")
+    fit = train.start(train.shape_of(CONFIG, ["low", "high"]), CONFIG, 3, device)
+    shards = {"train": pitches("train", 32), "validation": pitches("validation", 8)}
+    for _ in range(CONFIG.epochs):
+        record = train.run_epoch(fit, fit.model, shards, CONFIG, 3, device)
+    assert record["validation_accuracy"] == 1
