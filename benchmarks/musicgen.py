@@ -1,9 +1,11 @@
 """Seconds per decoding step: our loop, transformers' `generate` in its variants, and the bare matrix products.
 
-All of one shape and batch size run in turn, round after round, in one process, on random weights. A step reads one
+All of one shape and batch size run in turn, round after round, in one process, on random weights; on a GPU one after
+the other, each with the memory to itself, since the caches of two need not fit. A step reads one
 column of every clip with guidance (two rows per clip) and samples the next (top-k 250); text and EnCodec are left out.
 The floor is what a step must multiply, and nothing else: the projections of both rows in the fastest of the kernels
-tried, and the two attention products over the keys and values of the mean column.
+tried, and the two attention products over the keys and values of the mean column. On a GPU they are replayed as one
+recorded graph, so that launching them costs nothing.
 
     OMP_NUM_THREADS=2 python benchmarks/musicgen.py                      # CPU: 42 M and musicgen-small
     python benchmarks/musicgen.py --device cuda --shapes large --batches 1 8 32 64 96 --steps 1500 --dtype bfloat16
@@ -18,6 +20,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,9 @@ LAG, TEXT_TOKENS, GUIDANCE = 3, 24, 3.0
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """Wall time; or, with one thread on a machine shared with other work, the time this process had the processor."""
 RESULTS = Path(__file__).parent / "results"
-Runs = dict[str, Callable[[], Any]]
+Run = Callable[[], Any]
+Runs = dict[str, Callable[[], Run]]
+"""What makes each contender; a contender is called once per round."""
 
 
 def build(shape: str, device: str, dtype: torch.dtype) -> Any:
@@ -68,42 +73,44 @@ def build(shape: str, device: str, dtype: torch.dtype) -> Any:
 
 
 def peers(model: Any, tokens: Tensor, steps: int, compiled: bool) -> Runs:
-    """transformers' generate with a growing cache, with a static one, and compiled."""
+    """transformers' generate with a growing cache, with a static one (on a GPU it compiles itself), and compiled."""
     options = {"max_new_tokens": steps, "do_sample": True, "top_k": 250, "guidance_scale": GUIDANCE}
 
     def generate(**cache: Any) -> Tensor:
         return model.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), **options, **cache)
 
-    runs: Runs = {
-        "transformers, dynamic cache": generate,
-        "transformers, static cache": lambda: generate(cache_implementation="static"),
-    }
+    static = partial(generate, cache_implementation="static")
+    runs: Runs = {"transformers, dynamic cache": lambda: generate, "transformers, static cache": lambda: static}
     if compiled:
         eager, fast = model.decoder.forward, torch.compile(model.decoder.forward, dynamic=False)
 
         def generate_compiled() -> Tensor:
             model.decoder.forward = fast
             try:
-                return generate(cache_implementation="static")
+                return static()
             finally:
                 model.decoder.forward = eager
 
-        runs["transformers, static cache, torch.compile"] = generate_compiled
+        runs["transformers, static cache, torch.compile"] = lambda: generate_compiled
     return runs
 
 
 def ours(model: Any, tokens: Tensor, steps: int) -> Runs:
     """Our loop, with the same text encoder and codec around it and the same number of steps."""
-    decoder = Decoder(Transformer(model.decoder), Sampling(GUIDANCE), 1, Window(2000, 1000))
-    mask = torch.ones_like(tokens, dtype=torch.bool)
-    seeds = torch.arange(len(tokens), device=tokens.device)
 
-    def generate() -> Tensor:
-        states = model.enc_to_dec_proj(model.text_encoder(input_ids=tokens).last_hidden_state)
-        codes, _ = decoder.generate(states, mask, seeds, steps - LAG)
-        return model.audio_encoder.decode(codes[None], [None]).audio_values
+    def make() -> Run:
+        decoder = Decoder(Transformer(model.decoder), Sampling(GUIDANCE), 1, Window(2000, 1000))
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        seeds = torch.arange(len(tokens), device=tokens.device)
 
-    return {"ours": generate}
+        def generate() -> Tensor:
+            states = model.enc_to_dec_proj(model.text_encoder(input_ids=tokens).last_hidden_state)
+            codes, _ = decoder.generate(states, mask, seeds, steps - LAG)
+            return model.audio_encoder.decode(codes[None], [None]).audio_values
+
+        return generate
+
+    return {"ours": make}
 
 
 def floors(shape: str, batch: int, steps: int, device: str, dtype: torch.dtype) -> Runs:
@@ -112,58 +119,92 @@ def floors(shape: str, batch: int, steps: int, device: str, dtype: torch.dtype) 
     rows, context = 2 * batch, max(1, steps // 2)
     sizes = [*[(3 * width, width), (width, width), (width, width), (width, width)] * layers]
     sizes += [*[(4 * width, width), (width, 4 * width)] * layers, (4 * 2048, width)]
-    weights = [torch.randn(size, device=device, dtype=dtype) for size in sizes]
-    inputs = {n: torch.randn(rows, n, device=device, dtype=dtype) for n in (width, 4 * width)}
-    packed = [Linear(weight) for weight in weights] if device == "cpu" else []
-    cache = [torch.randn(rows, heads, context, 64, device=device, dtype=dtype) for _ in range(2 * layers)]
-    query = torch.randn(rows, heads, 1, 64, device=device, dtype=dtype)
+    draw = partial(torch.randn, device=device, dtype=dtype)
 
-    def blas() -> None:
+    def projections(make: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Run:
+        inputs = {n: draw(rows, n) for n in (width, 4 * width)}
+        products = [(make(draw(size)), size[1]) for size in sizes]
+        return repeated(lambda: [product(inputs[n]) for product, n in products], steps, device)
+
+    def attention() -> Run:
+        query = draw(rows, heads, 1, 64)
+        # On a GPU two layers' take turns: each is far larger than any of its caches, and all of them than its memory.
+        own = layers if device == "cpu" else 2
+        cache = [(draw(rows, heads, context, 64), draw(rows, heads, context, 64)) for _ in range(own)]
+        pairs = [cache[i % own] for i in range(layers)]
+        return repeated(lambda: [query @ key.mT @ value for key, value in pairs], steps, device)
+
+    products: Runs = {
+        "projections, BLAS": lambda: projections(lambda weight: partial(F.linear, weight=weight)),
+        "attention products": attention,
+    }
+    return products | ({"projections, oneDNN packed": lambda: projections(Linear)} if device == "cpu" else {})
+
+
+def repeated(step: Run, steps: int, device: str) -> Run:
+    """`step`, `steps` times over; on a GPU as one recorded graph."""
+    if device == "cuda":
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.inference_mode():
+            step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream), torch.inference_mode():
+            step()
+        step = graph.replay
+
+    def run() -> None:
         for _ in range(steps):
-            for weight in weights:
-                F.linear(inputs[weight.shape[1]], weight)
+            step()
 
-    def onednn() -> None:
-        for _ in range(steps):
-            for size, linear in zip(sizes, packed, strict=True):
-                linear(inputs[size[1]])
-
-    def attention() -> None:
-        for _ in range(steps):
-            for key, value in zip(cache[::2], cache[1::2], strict=True):
-                torch.matmul(torch.matmul(query, key.transpose(2, 3)), value)
-
-    products = {"projections, BLAS": blas, "attention products": attention}
-    return products | ({"projections, oneDNN packed": onednn} if packed else {})
+    return run
 
 
-def alternate(runs: Runs, rounds: int, steps: int, device: str, clock: Callable[[], float]) -> dict[str, float]:
-    """Milliseconds per step, the least of `rounds`: the machine's other work only ever adds."""
-    best = dict.fromkeys(runs, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = clock()
-            with torch.inference_mode():
-                run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first turn warms up, and compiles
-                best[name] = min(best[name], (clock() - start) / steps * 1e3)
+Times = dict[str, float | None]
+
+
+def time_all(runs: Runs, rounds: int, steps: int, device: str, clock: Callable[[], float]) -> Times:
+    """Milliseconds per step, the least of `rounds`: the machine's other work only ever adds. None: out of memory."""
+    if device == "cpu":
+        made = {name: make() for name, make in runs.items()}
+        turns = [{name: timed(run, device, clock) for name, run in made.items()} for _ in range(rounds + 1)]
+        return {name: min(turn[name] for turn in turns[1:]) / steps * 1e3 for name in runs}  # the first one warms up
+    best: Times = {}
+    for name, make in runs.items():
+        run: Run | None = None
+        try:
+            run = make()
+            best[name] = min([timed(run, device, clock) for _ in range(rounds + 1)][1:]) / steps * 1e3
+        except torch.OutOfMemoryError:
+            best[name] = None
+        run = None
+        torch.cuda.empty_cache()
     return best
 
 
-def summary(times: dict[str, float]) -> dict[str, Any]:
+def timed(run: Run, device: str, clock: Callable[[], float]) -> float:
+    start = clock()
+    with torch.inference_mode():
+        run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def summary(times: Times) -> dict[str, Any]:
     """Ratios within one run, the only numbers that mean something elsewhere."""
-    floor = min(t for name, t in times.items() if name.startswith("projections")) + times["attention products"]
-    plain = times["projections, BLAS"] + times["attention products"]
-    best = min((t, name) for name, t in times.items() if name.startswith("transformers"))
-    return {
-        "ms_per_step": {name: round(t, 3) for name, t in times.items()},
-        "best_peer": best[1],
-        "speedup_over_best_peer": round(best[0] / times["ours"], 3),
-        "times_the_floor": round(times["ours"] / floor, 3),
-        "times_the_floor_in_blas": round(times["ours"] / plain, 3),
-    }
+    found = {name: t for name, t in times.items() if t is not None}
+    told: dict[str, Any] = {"ms_per_step": {name: t and round(t, 3) for name, t in times.items()}}
+    own, attention = found.get("ours"), found.get("attention products")
+    if peers := [(t, name) for name, t in found.items() if name.startswith("transformers")]:
+        told["best_peer"] = min(peers)[1]
+        told["speedup_over_best_peer"] = own and round(min(peers)[0] / own, 3)
+    if own and attention and "projections, BLAS" in found:
+        floor = min(t for name, t in found.items() if name.startswith("projections")) + attention
+        told["times_the_floor"] = round(own / floor, 3)
+        told["times_the_floor_in_blas"] = round(own / (found["projections, BLAS"] + attention), 3)
+    return told
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -174,7 +215,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             tokens = torch.randint(1, 8, (batch, TEXT_TOKENS), device=options.device)
             runs = ours(model, tokens, options.steps) | peers(model, tokens, options.steps, shape in options.compile)
             runs |= floors(shape, batch, options.steps, options.device, dtype)
-            times = alternate(runs, options.rounds, options.steps, options.device, CLOCKS[options.clock])
+            times = time_all(runs, options.rounds, options.steps, options.device, CLOCKS[options.clock])
             yield {"shape": shape, "batch": batch, "steps": options.steps, "dtype": options.dtype, **summary(times)}
             torch._dynamo.reset()
 

@@ -142,8 +142,10 @@ class Transformer:
     def new_text(self, batch: int, tokens: int) -> Text:
         """Room for the texts of `batch` clips."""
         shape = (batch, self.num_heads, tokens, self.head_dim)
-        make = [[torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self._layers] for _ in range(2)]
-        return Text(*make, torch.zeros(batch, 1, 1, tokens, device=self.device, dtype=self.dtype))
+        keys, values = (
+            [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self._layers] for _ in range(2)
+        )
+        return Text(keys, values, torch.zeros(batch, 1, 1, tokens, device=self.device, dtype=self.dtype))
 
     def read(self, states: Tensor, mask: Tensor) -> Text:
         """Project encoded captions, once per batch.

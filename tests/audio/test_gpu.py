@@ -26,7 +26,7 @@ CAPTIONS = ["slow piano", "fast loud drums with guitar and techno 120 bpm", "cal
 
 
 def batches() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Many clips, few clips with long texts, many again: every buffer is used for another batch than it was made for."""
+    """Many clips, few clips with long texts, many again: every buffer serves another batch than it was made for."""
     found = []
     for clips, repeats in ((40, 1), (3, 9), (37, 1)):
         captions = [" ".join([CAPTIONS[i % 3]] * repeats) for i in range(clips)]

@@ -152,9 +152,7 @@ def test_the_batch_size_is_reckoned_once(mono_checkpoint: Path, monkeypatch: pyt
     each = engine._decoder.bytes_per_clip(25)
     seen: list[int] = []
     generate = engine._decoder.generate
-    monkeypatch.setattr(
-        engine._decoder, "generate", lambda *args: (seen.append(len(args[2])), generate(*args))[1]
-    )
+    monkeypatch.setattr(engine._decoder, "generate", lambda *args: (seen.append(len(args[2])), generate(*args))[1])
     for free in (int(each * 4 / 0.8) + 1, 0):
         monkeypatch.setattr(musicgen, "_free_bytes", lambda *_, free=free: free)
         engine(ROWS)

@@ -12,8 +12,8 @@ from conceptcaps import schema
 from conceptcaps.config import Config
 from conceptcaps.errors import InputError
 from conceptcaps.pipelines.captions import (
-    caption_demand,
     build_caption_processor,
+    caption_demand,
     find_adapter,
     find_synonyms,
     processor_config,
