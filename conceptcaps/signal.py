@@ -57,5 +57,8 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     Raises:
         soundfile.LibsndfileError: the bytes are no audio file.
     """
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:  # whose own words name a buffer's address
+        raise soundfile.LibsndfileError(error.code, "no audio file: ") from error
     return np.ascontiguousarray(samples.T), rate

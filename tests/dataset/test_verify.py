@@ -62,7 +62,10 @@ def test_no_shards_is_bad_input(tmp_path):
         ({"caption": None}, "accepted without caption"),
         ({"aspect_list": []}, "accepted without aspect_list"),
         ({"audio": None}, "accepted without audio bytes"),
-        ({"audio": {"bytes": b"no music", "path": "a.flac"}}, "audio cannot be decoded"),
+        (
+            {"audio": {"bytes": b"no music", "path": "a.flac"}},
+            "audio cannot be decoded (LibsndfileError: no audio file: Format not recognised.)",
+        ),
         ({"sampling_rate": 16000}, "audio has 8000 Hz, the row says 16000"),
         ({"duration": 10.0}, "audio lasts 0.250 s, the row says 10.0"),
         ({"reason": "alignment.below_threshold"}, "accepted, yet has a reason"),
