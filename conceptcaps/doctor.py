@@ -79,6 +79,9 @@ def check_packages(config: Config) -> Iterator[Finding]:
         faults.append(Finding("package vllm", "problem", "captions.engine is vllm, and it is not installed", mend))
     elif config.captions.engine == "vllm" and engine:
         faults += unmet(engine, missing_too=False)
+    if _fits_adapter(config) and config.lora.quantisation == "nf4" and not _version("bitsandbytes"):
+        message = "lora.quantisation is nf4, and it is not installed"
+        faults.append(Finding("package bitsandbytes", "problem", message, "pip install 'conceptcaps[qlora]'"))
     yield from faults
     if not faults:
         found = ", ".join(f"{name} {_version(name)}" for name in ("ray", "torch", "transformers", engine) if name)
@@ -283,7 +286,10 @@ def check_adapter(config: Config) -> Iterator[Finding]:
     if config.captions.engine != "vllm" or adapter is None:
         return
     what = f"captions.vllm.adapter {adapter}"
-    if adapter == "run":
+    if adapter == "run" and config.captions.resources.num_gpus and not config.lora.resources.num_gpus:
+        message = "stage lora fits it on CPUs, and GPUs serve it: that may take days"
+        yield Finding(what, "warning", message, "Set lora.resources.num_gpus")
+    elif adapter == "run":
         yield Finding(what, "ok", "stage lora fits it in this run")
     elif is_local(adapter):
         folder = Path(adapter).expanduser()
@@ -293,6 +299,10 @@ def check_adapter(config: Config) -> Iterator[Finding]:
         yield from _made_for_another(what, folder, config.captions.vllm.model)
     else:
         yield _hub(what, adapter, None, adapter_faults)
+
+
+def _fits_adapter(config: Config) -> bool:
+    return config.captions.engine == "vllm" and config.captions.vllm.adapter == "run"
 
 
 def _made_for_another(what: str, folder: Path, model: str) -> Iterator[Finding]:
@@ -323,7 +333,11 @@ def check_cluster(config: Config) -> Iterator[Finding]:
         return
     nodes = [node for node in ray.nodes() if node["Alive"]]
     wanted = demands(config)
-    stuck = list(unplaceable(wanted, [node["Resources"] for node in nodes]))
+    later = [runtime.Demand("tcav.classifier.resources", config.tcav.classifier.resources)]
+    later.append(runtime.Demand("tcav.resources", config.tcav.resources))
+    if _fits_adapter(config):
+        later.append(runtime.Demand("lora.resources", config.lora.resources))
+    stuck = list(unplaceable([*wanted, *later], [node["Resources"] for node in nodes]))
     if config.ray.autoscaling:
         stuck = [replace(f, level="warning", mend="The cluster must be able to add such a node") for f in stuck]
     yield from stuck

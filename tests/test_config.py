@@ -86,3 +86,11 @@ def test_every_key_says_what_it_is():
         return found
 
     assert undescribed(Config) == []
+
+
+@pytest.mark.parametrize("name", ["paper", "cluster", "single-gpu"])
+def test_what_a_gpu_config_fits_is_fitted_on_a_gpu(name):
+    config = load(Path(__file__).parent.parent / "configs" / f"{name}.yaml", [])
+    assert config.tcav.classifier.resources.num_gpus
+    assert config.tcav.resources.num_gpus
+    assert config.captions.vllm.adapter != "run" or config.lora.resources.num_gpus

@@ -183,6 +183,10 @@ def test_an_adapter_of_another_model_is_warned_of(tmp_path):
 
 def test_the_runs_own_adapter_needs_nothing():
     assert levels(check_adapter("run")) == ["ok"]
+    on_gpu = [*VLLM, "captions.vllm.adapter=run", "captions.resources.num_gpus=1"]
+    (finding,) = doctor.check_adapter(load(None, on_gpu))
+    assert (finding.level, finding.mend) == ("warning", "Set lora.resources.num_gpus")
+    assert levels(doctor.check_adapter(load(None, [*on_gpu, "lora.resources.num_gpus=1"]))) == ["ok"]
     assert not list(doctor.check_adapter(load(None)))
 
 
@@ -226,6 +230,15 @@ def test_a_missing_vllm_is_a_problem_only_where_it_serves(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if "vllm" in name else real(name))
     assert levels(doctor.check_packages(load(None, VLLM))) == ["problem"]
     assert levels(doctor.check_packages(load(None))) == ["ok"]
+
+
+def test_a_quantised_fit_wants_its_package(monkeypatch):
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "bitsandbytes" else real(name))
+    quantised = ["lora.quantisation=nf4", "lora.resources.num_gpus=1"]
+    assert levels(doctor.check_packages(load(None, [*VLLM, *quantised]))) == ["ok"]  # no adapter is fitted
+    (finding,) = doctor.check_packages(load(None, [*VLLM, "captions.vllm.adapter=run", *quantised]))
+    assert (finding.level, finding.what) == ("problem", "package bitsandbytes")
 
 
 NODES = [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0, "accelerator_type:L4": 1.0}]
