@@ -44,7 +44,8 @@ def wilson_interval(share: np.ndarray, count: np.ndarray, confidence: float = 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
         half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
+    # Rounding alone would leave a share of 0 or 1 outside its own interval.
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,13 @@ def test_wilson_interval_matches_scipy() -> None:
     np.testing.assert_allclose([low[0], high[0]], [reference.low, reference.high])
 
 
+def test_wilson_interval_holds_its_share_at_the_ends() -> None:
+    count = np.arange(1, 400)
+    assert (wilson_interval(np.zeros(399), count)[0] == 0).all()
+    assert (wilson_interval(np.ones(399), count)[1] == 1).all()
+    assert np.isnan(wilson_interval(np.array([np.nan]), np.array([0]))).all()
+
+
 def test_welch_and_mean_interval() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(1, 1, (20, 2)), rng.normal(0, 1, (20, 2))
