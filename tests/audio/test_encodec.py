@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from tiny_musicgen import build_musicgen
 
@@ -46,3 +47,23 @@ def test_full_scale_is_kept() -> None:
         layer.codebook.embed.mul_(1000)
     audio = Codec(encodec, 1, CPU).decode(torch.randint(0, 64, (1, 4, 30)), 480).numpy()
     assert np.abs(audio).max() == 1
+
+
+def test_chunks_that_do_not_fit_are_halved_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(build_musicgen().audio_encoder, 1, CPU)
+    codes = torch.randint(0, 64, (6, 4, 30))
+    expected = codec.decode(codes, 480)
+    decode, tried = codec._model.decode, []
+
+    def small(part: torch.Tensor, *args: object) -> object:
+        tried.append(part.shape[1])
+        if part.shape[1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(part, *args)
+
+    monkeypatch.setattr(codec._model, "decode", small)
+    monkeypatch.setattr(codec, "_chunk", lambda frames: max(1, int(codec._chunk_seconds / 40)))
+    for sizes in ([6, 3, 1, 1, 1, 1, 1, 1], [1] * 6):
+        assert torch.allclose(codec.decode(codes, 480), expected, atol=1e-5)
+        assert tried == sizes
+        tried.clear()
