@@ -79,7 +79,7 @@ def check_packages(config: Config) -> Iterator[Finding]:
         faults.append(Finding("package vllm", "problem", "captions.engine is vllm, and it is not installed", mend))
     elif config.captions.engine == "vllm" and engine:
         faults += unmet(engine, missing_too=False)
-    if _fits_adapter(config) and config.lora.quantisation == "nf4" and not _version("bitsandbytes"):
+    if config.captions.fits_adapter and config.lora.quantisation == "nf4" and not _version("bitsandbytes"):
         message = "lora.quantisation is nf4, and it is not installed"
         faults.append(Finding("package bitsandbytes", "problem", message, "pip install 'conceptcaps[qlora]'"))
     yield from faults
@@ -301,10 +301,6 @@ def check_adapter(config: Config) -> Iterator[Finding]:
         yield _hub(what, adapter, None, adapter_faults)
 
 
-def _fits_adapter(config: Config) -> bool:
-    return config.captions.engine == "vllm" and config.captions.vllm.adapter == "run"
-
-
 def _made_for_another(what: str, folder: Path, model: str) -> Iterator[Finding]:
     settings = folder / "adapter_config.json"
     try:
@@ -335,7 +331,7 @@ def check_cluster(config: Config) -> Iterator[Finding]:
     wanted = demands(config)
     later = [runtime.Demand("tcav.classifier.resources", config.tcav.classifier.resources)]
     later.append(runtime.Demand("tcav.resources", config.tcav.resources))
-    if _fits_adapter(config):
+    if config.captions.fits_adapter:
         later.append(runtime.Demand("lora.resources", config.lora.resources))
     stuck = list(unplaceable([*wanted, *later], [node["Resources"] for node in nodes]))
     if config.ray.autoscaling:

@@ -172,9 +172,10 @@ def _check_capacity(demands: list[Demand], reserved: float) -> None:
     needed_gpus = _whole_gpus(demands)
     if needed_gpus > gpus + 1e-6:
         asking = ", ".join(f"{d.key} {d.gpus:g}" for d in demands if d.gpus)
+        whole = "; a worker's share lies on one GPU" if needed_gpus > sum(d.gpus for d in demands) + 1e-6 else ""
         raise InputError(
             "the cluster",
-            f"has {gpus:g} GPUs and the pools need {needed_gpus:g} ({asking})",
+            f"has {gpus:g} GPUs and the pools need {needed_gpus:g} ({asking}{whole})",
             "Add GPUs, lower workers or num_gpus, or choose an engine that needs none",
         )
     needed = sum(d.cpus for d in demands) + reserved

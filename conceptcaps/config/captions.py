@@ -65,6 +65,11 @@ class CaptionsConfig(Section):
     checks: ChecksConfig = Field(ChecksConfig(), description="Checks of captions of engine `vllm`")
     resources: Resources = Field(Resources(), description="Caption workers; each loads the model once")
 
+    @property
+    def fits_adapter(self) -> bool:
+        """Whether the captions are served with an adapter that the run fits itself, in stage `lora`."""
+        return self.engine == "vllm" and self.vllm.adapter == "run"
+
     @model_validator(mode="after")
     def _parallel_on_whole_gpus(self) -> CaptionsConfig:
         parts, gpus = self.vllm.tensor_parallel_size, self.resources.num_gpus

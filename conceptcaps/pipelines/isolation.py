@@ -65,6 +65,10 @@ def _leave_if_dead(error: Exception, stage: str) -> None:
 
     Ray restarts the worker; the guard counts how often a row was there.
     """
-    if type(error).__name__ == "AcceleratorError" and "out of memory" not in str(error):
+    if type(error).__name__ != "AcceleratorError":
+        return
+    from conceptcaps.devices import is_out_of_memory  # torch, which such an error has loaded
+
+    if not is_out_of_memory(error):
         logger.critical("%s: the GPU is lost to this process (%s)", stage, describe(error))
         os._exit(1)

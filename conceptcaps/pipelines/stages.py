@@ -72,8 +72,7 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 
 def default_stages(config: Config) -> tuple[str, ...]:
     """All stages, less `lora` where the run serves no adapter of its own."""
-    fits_adapter = config.captions.engine == "vllm" and config.captions.vllm.adapter == "run"
-    return tuple(s.name for s in STAGES if s.name != "lora" or fits_adapter)
+    return tuple(s.name for s in STAGES if s.name != "lora" or config.captions.fits_adapter)
 
 
 def parse_stages(names: Sequence[str]) -> tuple[str, ...]:
